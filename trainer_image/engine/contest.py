@@ -5,7 +5,6 @@ Rank 0 alone fits them; the other processes of a team wait for its next command 
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -30,6 +29,7 @@ from trainer_image.engine.steps.state import finite
 from trainer_image.engine.watchdog import Watchdog
 from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.host.devices import usable_cpus
+from trainer_image.tasks import hooks
 from trainer_image.tasks.base import Json, Outputs, Problem, joined, restored, rows_in, scored
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Allowance, Candidate
@@ -127,8 +127,7 @@ class Contest:
         else:
             at.weights = blend.choose(predictor, outputs, split, problem.selection)
         mixed = blend.blended(predictor, outputs, at.weights)
-        # Lists, as a checkpoint has them.
-        at.calibration = json.loads(json.dumps(asdict(problem.calibrate(mixed))))
+        at.calibration = hooks.calibration_of(problem, mixed)
         self._use(at.calibration)
         shown = ", ".join(f"{name} {weight:.2f}" for name, weight in at.weights.items())
         log.info("Published will be: %s", shown)
@@ -242,7 +241,7 @@ class Contest:
         candidate.note, candidate.again, fitted = "", None, None
         try:
             with self._apart(allowance.threads):
-                fitted = candidate.fit(fit_on, allowance, chosen)
+                fitted = hooks.fit_of(candidate, fit_on, allowance, chosen)
         except TrainerError:
             raise
         except Exception as error:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer_image.errors import UserCodeFailed
+from trainer_image.tasks.calibration import Calibration
+from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.recipe import Augment, Loss, Moment, Recipe
+from trainer_image.tasks.strictly import restored
 from trainer_image.tasks.tensors import Batch, Outputs, rows_in
 
 if TYPE_CHECKING:
     from trainer_image.tasks.base import Figures, Metric, Predictor, Problem, Task
+
+
+# Hooks whose JSON the report shows; what others return, a model is made of.
+SHOWN = ("findings", "demonstrations")
 
 
 def outputs_of(predictor: Predictor, model: nn.Module, batch: Batch) -> Outputs:
@@ -100,7 +108,7 @@ def json_of(of: object, hook: str, found: Any) -> dict[str, Any]:
         if isinstance(value, list | tuple):
             return [plain(entry, place) for entry in value]
         if isinstance(value, float) and not math.isfinite(value):
-            if hook != "model_description":  # what the report shows: a trained model is not lost for it
+            if hook in SHOWN:  # a trained model is not lost for it
                 return None
             raise failed(of, hook, f"{value} as '{place}', which JSON does not know; None would be right")
         if value is None or isinstance(value, str | int | float):
@@ -126,6 +134,31 @@ def intervals_of(findings: Mapping[str, Any], figures: Figures) -> dict[str, tup
 def description_of(problem: Problem) -> dict[str, Any]:
     """`problem.model_description` as model.json has it. Raises UserCodeFailed."""
     return json_of(problem, "model_description", problem.model_description())
+
+
+def fit_of(
+    candidate: Candidate, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
+) -> tuple[nn.Module, dict[str, Any]] | None:
+    """`candidate.fit`. Raises UserCodeFailed for anything but None, or a module and what JSON knows."""
+    found = candidate.fit(fit_on, allowance, chosen)
+    if found is None:
+        return None
+    if not isinstance(found, tuple) or len(found) != 2 or not isinstance(found[0], nn.Module):
+        raise failed(candidate, "fit", f"{_kind(found)}; a module and what was chosen, or None, is expected")
+    return found[0], json_of(candidate, "fit", found[1])
+
+
+def calibration_of(problem: Problem, outputs: Outputs) -> dict[str, Any]:
+    """`problem.calibrate` of these outputs, as JSON. Raises UserCodeFailed for what no model could be restored with."""
+    found = problem.calibrate(outputs)
+    if not isinstance(found, Calibration):
+        raise failed(problem, "calibrate", f"{_kind(found)}; a Calibration is expected")
+    said = json_of(problem, "calibrate", asdict(found))
+    try:
+        restored(Calibration, said)
+    except ValueError as error:
+        raise failed(problem, "calibrate", f"what is none: {error}") from None
+    return said
 
 
 def failed(of: object, hook: str, what: str) -> UserCodeFailed:

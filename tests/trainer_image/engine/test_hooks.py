@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -27,6 +27,8 @@ from trainer_image.errors import Terminated, UsageError, UserCodeFailed
 from trainer_image.predict import predict
 from trainer_image.tasks import hooks, plugins, registry
 from trainer_image.tasks.base import Batch, Loss, Metric, Moment, Recipe
+from trainer_image.tasks.calibration import Calibration
+from trainer_image.tasks.candidates import Allowance, Candidate
 
 CPU = torch.device("cpu")
 
@@ -196,6 +198,15 @@ def test_the_loss_knows_step_and_epoch_and_its_parts_are_drawn(own: Own, tmp_pat
     assert "Training sizes" in page
 
 
+class PointsCandidate(Candidate):
+    name = "points"
+
+    def fit(
+        self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, object] | None
+    ) -> tuple[torch.nn.Module, dict[str, object]] | None:
+        return None
+
+
 @pytest.mark.parametrize(
     ("hook", "returns", "told"),
     [
@@ -215,6 +226,13 @@ def test_the_loss_knows_step_and_epoch_and_its_parts_are_drawn(own: Own, tmp_pat
             "a function that makes NoneType; a dict of tensors is expected",
         ),
         ("augmentation", lambda batch, generator: {"a": torch.zeros(1)}, "of shape (1,) as 'a'; a tensor of 2 rows on"),
+        ("fit", 3, "fit returned int; a module and what was chosen, or None, is expected"),
+        ("fit", (1, {}), "fit returned tuple; a module and what was chosen, or None, is expected"),
+        ("fit", (torch.nn.Linear(1, 1), {"rows": {1, 2}}), "fit returned set as 'rows'; what JSON knows is expected"),
+        ("fit", (torch.nn.Linear(1, 1), {"rate": math.nan}), "fit returned nan as 'rate', which JSON does not know"),
+        ("calibrate", {"temperature": 2.0}, "calibrate returned dict; a Calibration is expected"),
+        ("calibrate", Calibration(math.inf), "calibrate returned inf as 'temperature', which JSON does not know"),
+        ("calibrate", Calibration(1e9), "calibrate returned what is none: Calibration: input should be less than"),
         ("outputs", {}, "outputs returned an empty dict; at least one tensor is expected"),
         ("outputs", torch.zeros(3, 1), "outputs returned Tensor of shape (3, 1); a tensor of 2 rows is expected"),
         ("outputs", {"a": torch.zeros(2), "b": 1}, "outputs returned int as 'b'; a tensor of 2 rows is expected"),
@@ -225,7 +243,8 @@ def test_what_a_hook_returns_that_it_must_not_is_one_sentence_that_names_it(
 ) -> None:
     problem = PointsProblem.__new__(PointsProblem)
     problem.predictor = world.Points(Path())
-    owner: object = problem.predictor if hook == "outputs" else problem
+    candidate = PointsCandidate()
+    owner: object = {"outputs": problem.predictor, "fit": candidate}.get(hook, problem)
     setattr(owner, hook, lambda *given: returns)
     batch, recipe, model = {"points": torch.zeros(2, 2)}, Recipe(1, 1, 0.1), torch.nn.Linear(1, 1)
     asked: dict[str, Callable[[], object]] = {
@@ -233,11 +252,13 @@ def test_what_a_hook_returns_that_it_must_not_is_one_sentence_that_names_it(
         "schedule": lambda: hooks.rate_of(problem, Moment(), recipe),
         "loss": lambda: hooks.loss_of(problem, model, batch, Moment()),
         "augmentation": lambda: (hooks.augment_of(problem) or print)(batch, torch.Generator()),
+        "fit": lambda: hooks.fit_of(candidate, ["train"], Allowance(1.0, 1, 0, threading.Event(), print), None),
+        "calibrate": lambda: hooks.calibration_of(problem, torch.zeros(2, 2)),
         "outputs": lambda: hooks.outputs_of(problem.predictor, model, batch),
     }
     with pytest.raises(UserCodeFailed) as failed:
         asked[hook]()
-    assert failed.value.sentence.startswith("tests.world.task:Points")
+    assert failed.value.sentence.startswith(f"{type(owner).__module__}:Points")
     assert told in failed.value.sentence
 
 
