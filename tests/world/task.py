@@ -56,6 +56,20 @@ class Drifting(torch.optim.Optimizer):
                     parameter.sub_(group["lr"] * parameter.grad * (1 + group["drift"]) / (1 + sums[1]))
 
 
+class Pooled(torch.optim.SGD):
+    """Remembers what belongs to no parameter, under names."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:
+        [parameter] = self.param_groups[0]["params"]
+        if parameter.grad is not None:
+            self.state["steps"] = self.state.get("steps", 0) + 1
+            pool = self.state.setdefault("all/of them", {"sums": torch.zeros(2), "last": 0.0})
+            pool["sums"] += torch.stack([parameter.grad.sum(), parameter.grad.abs().sum()])
+            pool["last"] = float(pool["sums"][1]) / self.state["steps"]
+            parameter.sub_(self.param_groups[0]["lr"] * parameter.grad / (1 + pool["last"]))
+
+
 class Network(nn.Module):
     def __init__(self, encoder: Path) -> None:
         super().__init__()

@@ -186,6 +186,23 @@ def test_pretrained_weights_that_are_trained_further_are_stored(own: Own, tmp_pa
     assert "pretrained" not in json.loads((out / "model.json").read_text())
 
 
+def test_weights_of_the_image_that_are_unfrozen_on_the_way_are_told_as_no_checkpoint_keeps_them(
+    own: Own, tmp_path: Path
+) -> None:
+    def thaws(problem: PointsProblem) -> None:
+        loss = problem.loss
+
+        def thawing(model: torch.nn.Module, batch: Batch) -> Loss:
+            return loss(model.requires_grad_() if problem.moment.step > 3 else model, batch)
+
+        problem.loss = thawing  # type: ignore[method-assign]
+
+    own.changed = thaws
+    told = "'encoder.weight' of the network tests.world.task:Network was frozen when its training began, and is trained"
+    with pytest.raises(UserCodeFailed, match=told):
+        train(run_inputs(tmp_path, tmp_path / "out", CONFIG))
+
+
 def test_the_loss_knows_step_and_epoch_and_its_parts_are_drawn(own: Own, tmp_path: Path) -> None:
     train(run_inputs(tmp_path, tmp_path / "out", CONFIG))
     moments = [moment for moment in own.made[0].moments if moment.step or moment.epoch]
@@ -271,6 +288,7 @@ MADE: dict[str, Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer]] = {
     "Adafactor": lambda of: torch.optim.Adafactor(of, lr=0.1),
     "Muon": lambda of: torch.optim.Muon(of, lr=0.1),
     "one's own": lambda of: world.Drifting(iter(of)),
+    "of no parameter": lambda of: world.Pooled(of, lr=0.1),
 }
 
 

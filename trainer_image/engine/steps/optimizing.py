@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from torch.optim import Optimizer
 
 from trainer_image.errors import UserCodeFailed
 
-# Where something is remembered: "3", the fourth parameter, or "group 1"; and there, name → value. Parameters and groups
-# are counted through all optimizers.
+# Where something is remembered: "3", the fourth parameter, or "group 1"; of no parameter, "optimizer 1", and of a dict
+# under a name of its own, "optimizer 1 NAME"; and there, name → value. Parameters and groups are counted through all
+# optimizers.
 Remembered = dict[str, dict[str, Any]]
 Plain = bool | int | float | str | None
 
@@ -78,8 +80,15 @@ class Optimizers:
     def load(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Plain]) -> None:
         """Goes on from what `kept` returned and `fits` accepted."""
         given, parameter, group = _by_place(tensors, plain), 0, 0
-        for each in self._made:
-            own, groups = {}, []
+        for number, each in enumerate(self._made):
+            device = each.param_groups[0]["params"][0].device
+            at, groups = f"optimizer {number}", []
+            own: dict[Any, Any] = _moved(given.get(at, {}), device)
+            own |= {
+                unquote(place.removeprefix(f"{at} ")): _moved(values, device)
+                for place, values in given.items()
+                if place.startswith(f"{at} ")
+            }
             for settings in each.state_dict()["param_groups"]:
                 groups.append({**settings, **given.get(f"group {group}", {})})
                 group += 1
@@ -93,10 +102,15 @@ class Optimizers:
     def _remembered(self) -> Remembered:
         found: Remembered = {}
         parameters = group = 0
-        for each in self._made:
+        for number, each in enumerate(self._made):
             said = each.state_dict()
             for index, values in said["state"].items():
-                found[str(parameters + index if isinstance(index, int) else index)] = values
+                if isinstance(index, int):
+                    found[str(parameters + index)] = values
+                elif isinstance(values, dict):
+                    found[f"optimizer {number} {quote(str(index), safe='')}"] = values
+                else:
+                    found.setdefault(f"optimizer {number}", {})[str(index)] = values
             for settings in said["param_groups"]:
                 before = self._settings[group]
                 changed = {k: v for k, v in settings.items() if k in before and not _equal(v, before[k])}
@@ -104,6 +118,13 @@ class Optimizers:
                     found[f"group {group}"] = changed
                 parameters, group = parameters + len(settings["params"]), group + 1
         return found
+
+
+def _moved(values: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """As torch places what belongs to a parameter: on its device, but for counters."""
+    return {
+        name: value.to(device) if isinstance(value, Tensor) and value.ndim else value for name, value in values.items()
+    }
 
 
 def _by_place(*kept: Mapping[str, Any]) -> Remembered:
@@ -132,7 +153,8 @@ def _alike(value: Any, like: Any) -> bool:
 
 def _lay_out_as_weights(optimizer: Optimizer) -> None:
     """Moments from a file are laid out row by row; beside weights of another layout CUDA's fused AdamW refuses them."""
-    for parameter, state in optimizer.state.items():
+    of_parameters = {place: state for place, state in optimizer.state.items() if isinstance(place, Tensor)}
+    for parameter, state in of_parameters.items():
         for key, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
                 state[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)

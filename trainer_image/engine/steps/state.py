@@ -128,6 +128,8 @@ class TrainingState:
         self.optimizers = Optimizers(self._make(self.model))
 
     def keep_best(self) -> None:
+        """The weights that count become the best ones. Raises UserCodeFailed as `snapshot` does."""
+        self._check_frozen()
         self.best = {name: tensor.detach().clone() for name, tensor in self._own(self.judged).items()}
 
     def take_best(self) -> None:
@@ -138,8 +140,18 @@ class TrainingState:
     def _own(self, model: nn.Module) -> dict[str, Tensor]:
         return {name: tensor for name, tensor in model.state_dict().items() if name not in self.pretrained.names}
 
+    def _check_frozen(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and name in self.pretrained.names:
+                raise UserCodeFailed(
+                    f"'{name}' of the network {_named(self.model)} was frozen when its training began, and is trained:"
+                    " what Predictor.pretrained leaves to a file of the image is not kept while it is frozen; let"
+                    " Problem.begin unfreeze it, or pretrained not name its module"
+                )
+
     def snapshot(self) -> Snapshot:
-        """A copy of the state in host memory."""
+        """A copy of the state in host memory. Raises UserCodeFailed for pretrained weights that were unfrozen since."""
+        self._check_frozen()
         tensors: dict[str, Tensor] = {}
 
         def add(prefix: str, values: Mapping[str, Tensor]) -> None:
@@ -236,10 +248,14 @@ def _copied(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model)
     except Exception as error:
         raise UserCodeFailed(
-            f"The network {type(model).__module__}:{type(model).__qualname__} cannot be copied"
+            f"The network {_named(model)} cannot be copied"
             f" ({type(error).__name__}: {error}), as a moving average of its weights (Recipe.ema_decay) needs it;"
             " ema_decay=None or modules that copy.deepcopy takes would be right"
         ) from error
+
+
+def _named(model: nn.Module) -> str:
+    return f"{type(model).__module__}:{type(model).__qualname__}"
 
 
 def _put(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
