@@ -65,7 +65,7 @@ LINES = [f"{a},{n % 7},{n * 1.5 + 1}" for n, a in enumerate(A)]
 TOTAL = sum(n * 1.5 + 1 for n in range(ROWS))
 REFUSED = {
     "remark": (["a,b,y", *LINES, "Source: an office"], "row 122 has 1 field where the header has 3 ('Source: an off"),
-    "units": (["a,b,y", "mm,s,kg", *LINES], "row 2: holds 'mm' and 's' where all rows below hold numbers: a second"),
+    "units": (["a,b,y", "mm,s,kg", *LINES], "row 2: holds 'mm' and 's' where all rows below hold numbers: take it"),
     "unit": (["a,b,y", "(mm),,", *LINES], "row 2: holds '(mm)' where all rows below hold numbers"),
     "Markdown": (["a|b|y", "---|:--:|---", *[line.replace(",", "|") for line in LINES]], "row 2: is the rule of a"),
     "quoted whole": (['"a,b,y"', *[f'"{line}"' for line in LINES]], "each row stands in quotes as a whole, as 'a,b,y'"),
@@ -81,9 +81,14 @@ def test_what_is_no_row_is_told_and_what_to_do(tmp_path: Path, case: str) -> Non
     assert why in raised.value.sentence
 
 
-def test_a_slip_in_the_first_row_is_no_second_header(tmp_path: Path) -> None:
-    (tmp_path / "train.csv").write_text("\n".join(["a,b,y", "oops,1,2", *LINES]) + "\n")
-    assert any("'oops'" in warning for warning in TabularProblem(tmp_path, TaskSettings(target="y")).warnings)
+@pytest.mark.parametrize("words", [["oops"], ["oops", "dunno"]])
+def test_slips_in_the_first_row_are_no_second_header(tmp_path: Path, words: list[str]) -> None:
+    names = ["c", "d"][: len(words)]
+    lines = [",".join([*names, "a,b,y"]), ",".join([*words, "1,2,3"])]
+    lines += [",".join([*(str(n / 2 + k) for k in range(len(words))), line]) for n, line in enumerate(LINES)]
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    problem = TabularProblem(tmp_path, TaskSettings(target="y"))
+    assert all(any(f"'{word}'" in warning for warning in problem.warnings) for word in words)
 
 
 @pytest.mark.parametrize("last", [f",,{TOTAL}", f"Total,360,{TOTAL}"])

@@ -153,14 +153,20 @@ def _check_first_row(table: Table) -> None:
     said = [cell for cell in first.values() if cell]
     if said and all(_RULE.fullmatch(cell) for cell in said):
         raise table.error(0, "is the rule of a Markdown table, not a row: take it out")
-    odd = []
+    odd, held = [], 0
     for column, cells in batch.items():
         values, bad = numbers(cells.slice(0, LOOKED_AT))
-        if len(values) > LEAST_SUMMED and bad[0] and not bad[1:].any() and np.isfinite(values[1:]).any():
-            odd.append(first[column])
-    if len(odd) > 1 or any(_IN_BRACKETS.fullmatch(cell) for cell in odd):
+        if len(values) > LEAST_SUMMED and not bad[1:].any() and np.isfinite(values[1:]).any():
+            held += np.isfinite(values[0]) and not bad[0]
+            odd += [first[column]] if bad[0] else []
+    # A row that holds more numbers than words is a row with slips, as any other may have them.
+    if (len(odd) > 1 and len(odd) > held) or any(_IN_BRACKETS.fullmatch(cell) for cell in odd):
         shown = " and ".join(f"'{cell[:40]}'" for cell in odd[:2])
-        raise table.error(0, f"holds {shown} where all rows below hold numbers: a second header is no row; take it out")
+        raise table.error(
+            0,
+            f"holds {shown} where all rows below hold numbers: take it out if it is a second header; otherwise leave"
+            " cells empty whose number is not known",
+        )
 
 
 def _check_names(train: Table, settings: TaskSettings) -> None:
