@@ -83,8 +83,9 @@ class End:
 def ended(container: Container, run_id: str) -> End | None:
     """How this run has ended, None where it has not. Raises StorageFault.
 
-    Where latest.json names another run, this one has published if it was written after this one's model was whole, and
-    a rollback came after that: a pod that died before anybody saw its exit code must not have its next one undo that.
+    Where latest.json names another run, this one has published unless it was written before this one's model was
+    whole, and a rollback came after that: a pod that died before anybody saw its exit code must not have its next one
+    undo that.
     """
     latest = read_latest(container)
     if latest.run_id == run_id:
@@ -97,7 +98,9 @@ def ended(container: Container, run_id: str) -> End | None:
     if latest.run_id is None:
         return None
     whole, pointed = (_modified(container, name) for name in (f"{RUNS}{run_id}/{MANIFEST}", LATEST))
-    since = whole is not None and pointed is not None and pointed > whole
+    # Storage tells times in whole seconds: a rollback may follow within the same one. Had the other run published just
+    # before in it, this one would not have been let to.
+    since = whole is not None and pointed is not None and pointed >= whole
     return End(f"run {latest.run_id} has been published since") if since else None
 
 

@@ -67,9 +67,11 @@ def test_a_run_that_was_published_and_rolled_back_from_has_ended_and_one_that_di
     for run_id in (FIRST, SECOND):
         published(container, tmp_path, run_id)
     runs.roll_back(container, FIRST)
-    assert ended(container, SECOND) == End(f"run {FIRST} has been published since")
-    os.utime(tmp_path / "latest.json", (1e9, 1e9))  # as it was when the second one's model was not there yet
-    assert ended(container, SECOND) is None
+    os.utime(tmp_path / "runs" / SECOND / "MANIFEST.json", (1e9, 1e9))
+    for after, end in ((1, End(since := f"run {FIRST} has been published since")), (0, End(since)), (-1, None)):
+        # As in a storage that tells whole seconds; -1: as it was when the second one's model was not there yet.
+        os.utime(tmp_path / "latest.json", (1e9 + after,) * 2)
+        assert ended(container, SECOND) == end
 
 
 def test_an_earlier_run_is_published_again_and_readers_get_it(container: Container, tmp_path: Path) -> None:
