@@ -6,7 +6,7 @@ import re
 
 from portal_client.progress_text import EpochProgress
 from trainer_image.command import printed_tables
-from trainer_image.command.printed import MEASURE, MOST_CHARACTERS, Reading, kept, read
+from trainer_image.command.printed import MEASURE, Reading, kept, of_rank_0, read
 
 # What all that was printed may add up to.
 _MOST_STEPS = 10**15
@@ -31,12 +31,15 @@ class Course:
         self._header: list[str] | None = None
         self.figures: dict[str, float] = {}
 
-    def read(self, line: str) -> Reading | None:
+    def read(self, printed: str) -> Reading | None:
         """What the line says of progress, also as the row of a table whose header was printed before."""
-        if header := printed_tables.header(line[:MOST_CHARACTERS]):
+        line = of_rank_0(printed)
+        if line is None:
+            return None
+        if header := printed_tables.header(line):
             self._header = header if any(map(_IMPROVES.search, header)) else None
             return None
-        found = printed_tables.row(self._header, line[:MOST_CHARACTERS]) if self._header else None
+        found = printed_tables.row(self._header, line) if self._header else None
         if found is None or self._header is None:
             return read(line)
         numbers, at, of = found

@@ -108,15 +108,18 @@ class Reading:
     counted_through: bool = False
 
 
-def read(line: str) -> Reading | None:
-    """What a line says of progress, None for every other line, and for those of any process but rank 0."""
+def of_rank_0(line: str) -> str | None:
+    """The line, cut, without what says which process has printed it; None for that of any but rank 0."""
     line = line[:MOST_CHARACTERS].strip()
     if ray := _RAY.match(line):
         line = line[ray.end() :]
     if rank := RANK.match(line) or _OWN_RANK.match(line):
-        if int(rank[1]):
-            return None
-        line = line[rank.end() :]
+        return None if int(rank[1]) else line[rank.end() :]
+    return line
+
+
+def read(line: str) -> Reading | None:
+    """What a line of `of_rank_0` says of progress, None for every other one."""
     if line.endswith("}") and (begin := line.find("{")) >= 0:
         return _record(line[begin:], line)
     if "%|" in line:

@@ -15,7 +15,7 @@ from portal_client import progress_text
 from tests.trainer_image.command.programs import LEAVE, PYTHON, inputs_for
 from trainer_image import command
 from trainer_image.command.course import Course
-from trainer_image.command.printed import Reading, read
+from trainer_image.command.printed import Reading
 from trainer_image.command.process import plain_line
 from trainer_image.contract import Progress
 
@@ -98,6 +98,11 @@ LINES: dict[str, Reading | None] = {
     "{'a': 1}": None,
     "": None,
 }
+
+
+def read(line: str) -> Reading | None:
+    """What the line says by itself."""
+    return Course().read(line)
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -192,11 +197,12 @@ TABLES = {
 }
 
 
+@pytest.mark.parametrize("before", ["", "[rank0]: ", "[1,0]<stdout>:", "(train pid=123) "])
 @pytest.mark.parametrize("text", TABLES)
-def test_rows_below_a_header_are_figures_of_an_epoch_or_a_step(text: str) -> None:
+def test_rows_below_a_header_are_figures_of_an_epoch_or_a_step(text: str, before: str) -> None:
     course, last = Course(), None
     for line in text.splitlines():
-        if (reading := course.read(line)) is not None:
+        if (reading := course.read(before + line)) is not None:
             course.go_on(last := reading)
     assert last is not None
     assert (str(course), last.figures) == TABLES[text]
