@@ -181,7 +181,7 @@ class _Run:
         Terminated."""
         grace, progress = self._inputs.grace_seconds, self._progress
         end = time.monotonic() + 0.9 * grace
-        whole = self._checkpoints.stands_still()
+        still = self._checkpoints.standing_still()
         program.terminate()
         code = program.wait(grace / 2)
         program.kill()
@@ -191,9 +191,9 @@ class _Run:
         else:
             progress.drain()
             self._printed.take(program.news(), READ_AT_THE_END)
-            # Most scripts do not listen for SIGTERM: it ends them wherever they are.
-            listened = code >= 0 or (code == -signal.SIGTERM and whole)
-            stored = listened and self._checkpoints.save_now(progress.step, within=end - time.monotonic())
+            # Most scripts do not listen for SIGTERM: it ends them wherever they are, in a file just begun, say.
+            deaf = code == -signal.SIGTERM and still is not None and self._checkpoints.is_still(still)
+            stored = (code >= 0 or deaf) and self._checkpoints.save_now(progress.step, within=end - time.monotonic())
             how = "the program ended, " + (
                 "its checkpoint is stored" if stored else "no checkpoint of its last steps is stored"
             )

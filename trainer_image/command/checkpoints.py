@@ -147,10 +147,17 @@ class CheckpointFolder:
                 log.warning("A checkpoint was not stored in time")
         self._worker.shutdown(wait=False, cancel_futures=True)
 
-    def stands_still(self) -> bool:
-        """Whether nothing was written to it for a while: who is killed now leaves nothing half written there."""
-        newest = max((changed for _, changed, _ in look(self._folder).values()), default=0)
-        return time.time() - newest / 1e9 > STILL_SECONDS and not open_files.written_below(self._folder)
+    def standing_still(self) -> Look | None:
+        """What is there, where nothing was written to it for a while: who is killed before it changes leaves nothing
+        half written there."""
+        seen = look(self._folder)
+        newest = max((changed for _, changed, _ in seen.values()), default=0)
+        still = time.time() - newest / 1e9 > STILL_SECONDS and not open_files.written_below(self._folder)
+        return seen if still else None
+
+    def is_still(self, seen: Look) -> bool:
+        """Whether it is what it was."""
+        return look(self._folder) == seen
 
     def _save(self, step: int) -> bool:
         assert self._store is not None

@@ -306,11 +306,21 @@ def test_what_a_shell_script_runs_is_told_to_stop_and_saves(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("written", "said"), [(1, "its checkpoint"), (2**33, "no checkpoint of its")], ids=["long ago", "just now"]
+    ("written", "begun", "said"),
+    [(1, False, "its checkpoint"), (2**33, False, "no checkpoint of its"), (1, True, "no checkpoint of its")],
+    ids=["long ago", "just now", "before the signal came"],
 )
 def test_of_a_program_that_does_not_listen_for_sigterm_what_stood_still_is_kept(
-    tmp_path: Path, written: int, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, begun: bool, said: str
 ) -> None:
+    terminate = Program.terminate
+
+    def writes_and_is_terminated(program: Program) -> None:
+        for state in tmp_path.rglob("state") if begun else ():
+            state.write_text("half")
+        terminate(program)
+
+    monkeypatch.setattr(Program, "terminate", writes_and_is_terminated)
     code = (
         "import os, time; state = os.environ['CHECKPOINT_DIR'] + '/state'; open(state, 'w').write('saved')\n"
         f"os.utime(state, ({written}, {written}))\n"
