@@ -136,6 +136,14 @@ class Helper:
         self._rows: PhaseRows | None = None
 
     def follow(self) -> None:
+        try:
+            self._obey()
+        finally:
+            # Threads that make batches would be waited for when the process ends, whatever they are at.
+            if self._rows:
+                self._rows.close()
+
+    def _obey(self) -> None:
         while True:
             command = self._member.receive()
             match command.name:
@@ -148,9 +156,7 @@ class Helper:
                 case "eager":
                     self._stepper.compiling.stop()
                 case _:
-                    break
-        if self._rows:
-            self._rows.close()
+                    return
 
     def _begin(self) -> None:
         state = self._stepper.fresh_state(self._model)

@@ -8,7 +8,9 @@ import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,12 +20,15 @@ from tests.world import task as world
 from tests.world.task import CONFIG, Own, PointsProblem
 from tests.world.training_data import FolderStore, StopAtStep, run_inputs
 from trainer_image.engine import blend, checkpoint
+from trainer_image.engine.helper import Helper
+from trainer_image.engine.plan import Plan
 from trainer_image.engine.steps.batches import PhaseRows
 from trainer_image.engine.steps.optimizing import Optimizers
 from trainer_image.engine.steps.row_order import epoch_order
 from trainer_image.engine.steps.state import TrainingState
+from trainer_image.engine.team import Command, Team
 from trainer_image.engine.training import train
-from trainer_image.errors import Terminated, UsageError, UserCodeFailed
+from trainer_image.errors import PeerLost, Terminated, UsageError, UserCodeFailed
 from trainer_image.predict import predict
 from trainer_image.tasks import hooks, plugins, registry
 from trainer_image.tasks.base import Batch, Loss, Metric, Moment, Recipe
@@ -128,6 +133,27 @@ def test_batches_are_made_while_the_one_before_is_trained_on() -> None:
         rows.batch(0, 0)
         asked.wait()  # both that follow are being made, by a thread each, before anybody has asked for them
         asked.abort()  # those of the next epoch need not wait
+
+
+def test_a_helper_that_fails_leaves_no_threads_behind_that_make_batches(tmp_path: Path) -> None:
+    save_file(world.encoder_weights(), tmp_path / "encoder")
+    problem = PointsProblem(tmp_path / "encoder")
+    problem.recipe = replace(problem.recipe, ema_decay=None)
+    commands = iter([Command("begin", False, {}), Command("step", False, {})])
+    running: list[set[str]] = []
+
+    class Lonely(Team):
+        def receive(self) -> Command:
+            running.append({thread.name for thread in threading.enumerate() if thread.name.startswith("rows")})
+            if (command := next(commands, None)) is None:
+                raise PeerLost("Rank 0 is gone")
+            return command
+
+    member: Any = Lonely()
+    with pytest.raises(PeerLost):
+        Helper(problem, Plan(problem.recipe, 0, 60.0, CPU), member).follow()
+    assert running[-1]
+    assert running[-1].isdisjoint(thread.name for thread in threading.enumerate())
 
 
 def test_an_exception_of_the_augmentation_is_the_plug_in_s(own: Own, tmp_path: Path) -> None:
