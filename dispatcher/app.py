@@ -40,6 +40,7 @@ from dispatcher.intake.loop import Intake
 from dispatcher.intake.pause_switch import PauseSwitch
 from dispatcher.intake.queue_readers import QueueReaders
 from dispatcher.intake.refusals import Refusals
+from dispatcher.launch.creation import Creation
 from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
@@ -107,14 +108,19 @@ class App:
         self._work = WorkQueue(urgent=self._cache.may_have_ended)
         self._refusals = Refusals()
         self._credentials = self._make_credentials()
+        self._creation = Creation(
+            self._cluster,
+            template,
+            factories.defaults_of(settings),
+            kueue_queue=settings.kueue_queue,
+            timed=self._metrics.step,
+        )
         self._launcher = Launcher(
             self._cluster,
             self._portal,
-            template,
-            factories.defaults_of(settings),
+            self._creation,
             put_budget=settings.put_budget,
             lag=settings.status_lag,
-            kueue_queue=settings.kueue_queue,
             credentials=self._credentials,
             networks=TeamNetworks(self._cluster, self._events) if settings.team_network_policy else None,
             events=self._events,
@@ -297,7 +303,7 @@ class App:
         )
         self._loops.start("gauges", gauges.run)
         if not settings.kueue_queue:
-            self._launcher.look_for_kueue()
+            self._creation.look_for_kueue()
         self._loops.start("pause", self._switch.run)
         self._loops.start("readers", self._readers.run)
         intake = self._loops.start("intake", self._take_in)

@@ -26,7 +26,6 @@ from training_common.times import rfc3339
 
 Obj = dict[str, Any]
 
-STATES = ("running", "waiting", "reported")
 # On everything that one run makes: the run's word.
 RUN_LABEL = "training-dispatcher-benchmark/run"
 _TEMPLATE = Path(__file__).parents[2] / "manifests" / "base" / "job-template.yaml"
@@ -44,10 +43,10 @@ _ATOMIC = ("selector", "secretKeyRef", "fieldRef", "nodeSelector")
 
 
 class Trainings:
-    """All trainings of one state (one of STATES) in one namespace. run: digits with which their model ids begin.
+    """All trainings of one state in one namespace: "running", "waiting" or "reported".
 
-    request_bytes: length of each request's JSON, at least. Times are spread over the last hour, those of reported
-    ones over the time for which they are kept.
+    run: digits with which their model ids begin. request_bytes: length of each request's JSON, at least. Times are
+    spread over the last hour, those of reported ones over the time for which they are kept.
     """
 
     def __init__(self, settings: Settings, run: str, namespace: str, state: str, request_bytes: int = 0) -> None:

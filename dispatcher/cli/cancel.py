@@ -9,8 +9,7 @@ import contextlib
 import time
 
 from dispatcher.cluster.errors import ClusterError
-from dispatcher.decisions.outcome import stop_annotations
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Verdict, stop_annotations
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import make_event
 

@@ -40,12 +40,12 @@ from dispatcher.controller import reconciler
 from dispatcher.controller.kueue_workloads import KueueWorkloads
 from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.summaries import Summary, standing_of, summarise
-from dispatcher.decisions import without_job
 from dispatcher.decisions.pauses import pause_of
-from dispatcher.decisions.phases import ENDED
 from dispatcher.decisions.readers import perhaps
-from dispatcher.decisions.waiting import Holder
-from dispatcher.decisions.without_job import NOT_TRACKED, UNKNOWN, PortalWord, Traces, heard
+from dispatcher.decisions.verdicts import Holder
+from dispatcher.decisions.views import without_job
+from dispatcher.decisions.views.phases import ENDED
+from dispatcher.decisions.views.without_job import NOT_TRACKED, UNKNOWN, PortalWord, Traces, heard
 from dispatcher.launch.request import claimed_model
 from dispatcher.queue.messages import QueueError
 from dispatcher.queue.poison import PoisonEntry

@@ -31,7 +31,7 @@ from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ObjectInvalid, ObjectNotFound
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.config.settings import Settings
-from dispatcher.decisions.without_job import UNKNOWN
+from dispatcher.decisions.views.without_job import UNKNOWN
 from dispatcher.queue.azure import TrainingQueue
 from dispatcher.queue.messages import QueueError
 from portal_client.errors import PortalError

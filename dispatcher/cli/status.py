@@ -19,8 +19,8 @@ from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.node_sizes import NodeSizes
 from dispatcher.controller.summaries import Summary, explanation
-from dispatcher.decisions.phases import nodes_that_run
 from dispatcher.decisions.readers import perhaps
+from dispatcher.decisions.views.phases import nodes_that_run
 from dispatcher.launch.request import MalformedRequest, claimed_model, decode
 from dispatcher.web.model_rows import portal_row
 from dispatcher.web.request_rows import QueueFacts, look_at

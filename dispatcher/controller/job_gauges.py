@@ -18,7 +18,7 @@ from typing import Protocol
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Summaries
-from dispatcher.decisions.phases import ENDED, Phase
+from dispatcher.decisions.views.phases import ENDED, Phase
 from dispatcher.queue.messages import QueueError, QueuePair
 from dispatcher.telemetry.metrics import QUEUES, Metrics
 

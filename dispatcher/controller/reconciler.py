@@ -26,7 +26,7 @@ from dispatcher.controller.second_looks import SecondLooks
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.controller.workqueue import WorkQueue
 from dispatcher.decisions import disruptions, ends, outcome, teams, waiting
-from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
+from dispatcher.decisions.verdicts import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits
 from dispatcher.launch.credentials import ScopedCredentials, doubted_at
 from dispatcher.launch.launcher import Launcher

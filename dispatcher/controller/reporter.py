@@ -20,9 +20,8 @@ from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.tries import Tries, status_of, wordings_of
-from dispatcher.decisions import timeline
-from dispatcher.decisions.outcome import Ended, stop_annotations
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Ended, Verdict, stop_annotations
+from dispatcher.decisions.views import timeline
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
 from dispatcher.telemetry.metrics import Metrics

@@ -12,11 +12,12 @@ from msgspec.structs import replace
 from dispatcher.cluster import objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions import outcome, phases
-from dispatcher.decisions.outcome import Going, Outcome
-from dispatcher.decisions.phases import DESCRIPTIONS, ENDED, Phase
-from dispatcher.decisions.standing import Standing, standing
-from dispatcher.decisions.waiting import Holder, Limits
+from dispatcher.decisions import outcome
+from dispatcher.decisions.verdicts import Going, Holder, Outcome, stop_verdict
+from dispatcher.decisions.views import phases
+from dispatcher.decisions.views.phases import DESCRIPTIONS, ENDED, Phase
+from dispatcher.decisions.views.standing import Standing, standing
+from dispatcher.decisions.waiting import Limits
 
 Seen = tuple[Job, *tuple[Pod, ...]]
 """A Job and its pods as they were at one moment."""
@@ -98,7 +99,7 @@ def explanation(summary: Summary, told: str, now: float, limits: Limits) -> tupl
         return None, told or phases.description(phase, summary.job, summary.pods)
     if phase is Phase.LAUNCHING:
         return None, DESCRIPTIONS[phase]
-    if phase is Phase.STOPPING and (stopped := outcome.stop_verdict(summary.job)):
+    if phase is Phase.STOPPING and (stopped := stop_verdict(summary.job)):
         return stopped.code, stopped.sentence
     summary = _decided(summary, now, limits)
     return summary.code, summary.sentence or phases.description(phase, summary.job, summary.pods)

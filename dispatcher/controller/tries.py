@@ -14,8 +14,8 @@ from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectConflict, ObjectNotFound
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import timestamp
-from dispatcher.decisions.outcome import Ended
 from dispatcher.decisions.own_writes import own_writes
+from dispatcher.decisions.verdicts import Ended
 from dispatcher.ports import Cluster
 from portal_client import reporting
 from portal_client.errors import PortalError, StatusInDoubt, WriteConflict

@@ -13,7 +13,7 @@ from dispatcher.cluster import objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.decisions import pod_failure, teams
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Verdict
 from portal_client.messages import with_remark
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from dispatcher.cluster import objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions import pod_failure
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions import pod_failure, teams
+from dispatcher.decisions.verdicts import Ended, Verdict
 from portal_client.messages import AGAIN, COMPLETED
 
 _SENTENCE = "The training was stopped before it finished, and its program ended as if it had succeeded"
@@ -50,6 +50,20 @@ def interrupted(pods: Iterable[Pod]) -> bool:
         and (pod_failure.disruption(pod) is not None or pod_failure.deleted_while_running(pod, pod.trainer_end))
         for pod in pods
     )
+
+
+def complete(job: Job, pods: Sequence[Pod]) -> Ended:
+    """Complete is success, unless its pod was being taken away; of a team node 0's word is enough."""
+    if job.nodes > 1 and any(has_published(job, pod) for pod in pods):
+        return Ended(True, completed(pods))
+    return Ended(False, INTERRUPTED) if interrupted(pods) else Ended(True, completed(pods))
+
+
+def judged(job: Job, pod: Pod) -> Ended:
+    """The outcome by one pod whose trainer has ended."""
+    if pod.trainer_end.exit_code == 0 or reports_completed(pod):
+        return complete(job, [pod])
+    return Ended(False, teams.explain(job, pod))
 
 
 def unheard_until(pods: Iterable[Pod], lag: float) -> float:

@@ -11,7 +11,7 @@ from dispatcher.cluster.objects import Condition, plain_number
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import pod_failure, teams
 from dispatcher.decisions.codes import EXIT_CODES
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Verdict
 from portal_client.messages import with_remark
 
 # backoffLimit where a Job has none (API, JobSpec).

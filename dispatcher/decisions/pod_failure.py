@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import re
 import signal
-from dataclasses import dataclass
 
 from dispatcher.cluster.objects import timestamp
 from dispatcher.cluster.pods import Pod, Terminated
 from dispatcher.decisions.codes import EXIT_CODES
 from dispatcher.decisions.containers import is_sidecar
+from dispatcher.decisions.verdicts import Verdict
 from portal_client.messages import AGAIN
 from training_common.redaction import redact
 from training_common.text import one_line, plain
@@ -48,14 +48,6 @@ _GPU_RUNTIME = ("nvidia", "libcuda", "cdi device", "/dev/kfd", "/dev/dri", "driv
 # Exit codes of a program that ended because it was told to (SIGKILL, SIGTERM).
 _BY_DELETION = (137, 143)
 _LAST_DELETION = 2.0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """code: stable, for metrics; sentence: what happened, where, and what to do."""
-
-    code: str
-    sentence: str
 
 
 def trainer_word(pod: Pod) -> Verdict | None:

@@ -13,8 +13,8 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import teams, waiting
-from dispatcher.decisions.pod_failure import Verdict
-from dispatcher.decisions.waiting import Holder, Limits, Waiting
+from dispatcher.decisions.verdicts import Holder, Verdict
+from dispatcher.decisions.waiting import Limits, Waiting
 from portal_client.messages import AGAIN
 
 # How many of the nodes that are lacking a sentence names.

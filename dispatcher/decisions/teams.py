@@ -12,7 +12,7 @@ from dispatcher.cluster import objects
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import pod_failure
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Verdict
 
 # Seconds after a node's end in which the others end for its sake.
 _TOGETHER = 60.0

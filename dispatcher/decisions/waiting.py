@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from operator import attrgetter
 
 from dispatcher.cluster import objects, words
@@ -17,7 +16,8 @@ from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.decisions import containers, teams
 from dispatcher.decisions.containers import Awaited
-from dispatcher.decisions.pod_failure import Verdict, node_of, quoted, start_failure
+from dispatcher.decisions.pod_failure import node_of, quoted, start_failure
+from dispatcher.decisions.verdicts import Holder, Verdict
 from portal_client.messages import AGAIN
 
 # Reasons of a container that is on its way. Each other one is a failure that the kubelet tries again: new versions have
@@ -51,24 +51,6 @@ _NO_NODE = re.compile(r"0/([0-9]+) nodes are available: ")
 _INSUFFICIENT = re.compile(r"\bInsufficient ([^\s,]+[^\s,.])")
 _A_GPU = re.compile(r"/.*(gpu|mig)")
 NOT_KNOWN: Mapping[str, int] = {}
-
-
-class Holder(StrEnum):
-    """Who keeps a Job from going on, as sentences name it."""
-
-    API_SERVER = "the API server"
-    DISPATCHER = "the dispatcher"
-    JOB_CONTROLLER = "the Job controller"
-    KUBELET = "the kubelet"
-    KUEUE = "Kueue"
-    NETWORK = "who runs the node"
-    PERSON = "a person"
-    PORTAL = "the portal"
-    QUOTA = "the namespace's quota"
-    REGISTRY = "the registry"
-    SCHEDULER = "the scheduler"
-    TRAINER = "the trainer"
-    WEBHOOK = "an admission webhook"
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ from dispatcher.decisions.fairness import Lane
 from dispatcher.intake.circuit_breaker import CircuitBreakers, Probe
 from dispatcher.intake.receiving import Receiving
 from dispatcher.intake.refusals import Refusals
-from dispatcher.launch.launcher import Delivery, Launcher, OutOfTime, TemplateRefused
+from dispatcher.launch.creation import TemplateRefused
+from dispatcher.launch.delivery import Delivery, OutOfTime
+from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, MalformedRequest, TrainingRequest, claimed_model, decode
 from dispatcher.ports import Queue
@@ -242,7 +244,7 @@ class Intake:
             case PortalError():
                 cause, probe = "portal", functools.partial(self.probe, request.model_id)
             case TemplateRefused():
-                cause, probe = "template", self.launcher.require_template
+                cause, probe = "template", self.launcher.creation.require_template
             case StorageError():
                 cause, probe = "storage", self.launcher.probe_storage
             case _:

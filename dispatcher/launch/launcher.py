@@ -21,21 +21,14 @@ from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 from dispatcher.cluster import names
-from dispatcher.cluster.errors import (
-    ClusterError,
-    ClusterForbidden,
-    ClusterUnavailable,
-    ObjectConflict,
-    ObjectInvalid,
-    ObjectNotFound,
-    RequestDenied,
-)
+from dispatcher.cluster.errors import ClusterForbidden, ObjectConflict, ObjectInvalid, ObjectNotFound
 from dispatcher.cluster.jobs import Job
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision, JobEffect
+from dispatcher.launch.creation import Creation
 from dispatcher.launch.credentials import ScopedCredentials
-from dispatcher.launch.job_spec import JobDefaults, build_job
-from dispatcher.launch.request import DRY_RUN, TrainingRequest
+from dispatcher.launch.delivery import Delivery, OutOfTime
+from dispatcher.launch.request import TrainingRequest
 from dispatcher.launch.teams import TeamNetworks
 from dispatcher.ports import Cluster
 from dispatcher.telemetry.job_events import NULL_RECORDER, EventRecorder
@@ -59,50 +52,25 @@ _NO_CREDENTIALS = (
 _OPERATORS_PAUSE = 60.0
 
 
-class OutOfTime(Exception):
-    """Too little is left of the message's visibility timeout to begin another step."""
-
-
-class TemplateRefused(Exception):
-    """The API server refuses the Job for a reason that is the template's, not the message's."""
-
-
-@dataclass(frozen=True)
-class Delivery:
-    """A message that was received. queued_at: epoch seconds; remaining(): seconds until its visibility timeout expires.
-
-    message_id: "" where a timer takes on a half-launched Job whose message is gone. shown: what the portal showed
-    when the launch began. queue: the name of the queue that it is on.
-    """
-
-    message_id: str
-    queued_at: float
-    remaining: Callable[[], float]
-    shown: ProcessingStatus | None = None
-    queue: str = ""
-
-
 @dataclass(eq=False)
 class Launcher:
     """Takes one request through the steps. The caller holds the model's lock.
 
     portal: None with STATUS_TRACKING=off. put_budget: `Settings.put_budget`; no PUT is begun with less than that left
     of the message's visibility timeout, so that none of ours can overwrite what the next receiver reports. lag: seconds
-    by which the portal's answers may be behind; doubt: see `admission.decide`. kueue_queue: the LocalQueue that resumes
-    the Jobs, "" where we do. credentials: None where all trainings share the template's; networks: None where the pods
-    of a training on several nodes reach each other anyhow. identity: of this process, noted on its Jobs. timed(step):
-    measures one step. elsewhere(): who else may have launched a model that is Processing without a Job here.
+    by which the portal's answers may be behind; doubt: see `admission.decide`. credentials: None where all trainings
+    share the template's; networks: None where the pods of a training on several nodes reach each other anyhow.
+    identity: of this process, noted on its Jobs. timed(step): measures one step. elsewhere(): who else may have
+    launched a model that is Processing without a Job here.
     """
 
     cluster: Cluster
     portal: Portal | None
-    template: Mapping[str, Any]
-    defaults: JobDefaults
+    creation: Creation
     _: KW_ONLY
     put_budget: float
     lag: float = reporting.PLAUSIBLE_LAG
     doubt: float = admission.REFUSAL_DOUBT
-    kueue_queue: str = ""
     credentials: ScopedCredentials | None = None
     networks: TeamNetworks | None = None
     events: EventRecorder = NULL_RECORDER
@@ -111,7 +79,6 @@ class Launcher:
     clock: Callable[[], float] = time.time
     elsewhere: Callable[[], str] = lambda: ""
     identity: str = field(default_factory=lambda: secrets.token_hex(4), init=False)
-    _found_queue: str = field(default="", init=False)  # the LocalQueue that Kueue puts Jobs into by itself
 
     def launch(self, delivery: Delivery, request: TrainingRequest) -> Decision:
         """Steps 2 to 5, from wherever a crash left them. Returns what became of the message.
@@ -133,7 +100,8 @@ class Launcher:
                 with suppress(ObjectNotFound, ObjectConflict):
                     self._delete(job)
             self._check_time(delivery)
-            created = self._create(replace(delivery, shown=status), request)
+            shown = status if self.portal is not None else None
+            created = self.creation.create(replace(delivery, shown=shown), request)
             if created is not None:
                 return self._go_on(created, request.model_id, delivery, acknowledged=False) or decision
             # Somebody else was faster. The status is read after the Job, which makes "Created" beside it meaningful.
@@ -173,59 +141,12 @@ class Launcher:
         """Do without an effect what a launch asks of the API server, for the Job `name`. Raises ClusterError."""
         self.cluster.get_job(name)
         with suppress(ObjectInvalid, ObjectNotFound):  # these are answers
-            self.probe_template()
+            self.creation.probe_template()
 
     def probe_storage(self) -> None:
         """Make a signature that nobody gets. Raises StorageError."""
         if self.credentials is not None:
             self.credentials.probe()
-
-    def require_template(self) -> None:
-        """Raises TemplateRefused where the API server takes no Job of the template at all, ClusterError as usual."""
-        try:
-            self.probe_template()
-        except RequestDenied as error:
-            hint = "It denies every Job of this template: change the template, or have who runs the policy admit it"
-            raise TemplateRefused(f"{error}. {hint}") from None
-        except ObjectInvalid as error:
-            raise TemplateRefused(f"{error}. Fix the Job template; `dispatcher check` shows more") from None
-        except ObjectNotFound as error:
-            raise TemplateRefused(f"{error}; NAMESPACE must exist") from None
-
-    def probe_template(self) -> Job | None:
-        """Ask the API server to check a Job of the bare template, without creating it. Raises ClusterError.
-
-        Returns what it would have made of it; None where the name is taken.
-        """
-        with suppress(ObjectConflict):
-            return self.cluster.create_job(self._build(Delivery("dry-run", 0.0, lambda: 0.0), DRY_RUN), dry_run=True)
-        return None
-
-    def look_for_kueue(self) -> None:
-        """Whether Kueue takes Jobs that nobody has given to it: they are held back until the portal was told (F51).
-
-        Raises nothing: where it cannot be asked, the answer to the first Job's creation tells.
-        """
-        with suppress(ClusterError):
-            if (made := self.probe_template()) is not None:
-                self._is_taken(made)
-
-    def _is_taken(self, made: Job) -> bool:
-        """Whether Kueue has labelled a Job at its creation. From then on Jobs are made, and resumed, for its queue."""
-        queue = made.labels.kueue_queue
-        if queue in (None, names.KUEUE_HOLD):
-            return False
-        if queue != self._found_queue:
-            log.warning(
-                "Kueue queues Jobs in %s by itself: set KUEUE_QUEUE=%s, which is what is done now", queue, queue
-            )
-            self._found_queue = queue
-        return True
-
-    @property
-    def _queue(self) -> str:
-        """The LocalQueue that resumes the Jobs, "" where we do."""
-        return self.kueue_queue or self._found_queue
 
     def _decide(self, status: ProcessingStatus, job: Job | None, delivery: Delivery, asked: float) -> Decision:
         """asked: when the status was asked for (epoch seconds)."""
@@ -275,39 +196,6 @@ class Launcher:
                 self._delete(job)
         return decision
 
-    def _create(self, delivery: Delivery, request: TrainingRequest) -> Job | None:
-        """Step 3. None: the name is taken. A crash right after it: redelivered, the Job is found, on to step 4."""
-        job = self._build(delivery, request)
-        try:
-            with self.timed("create"):
-                created = self.cluster.create_job(job)
-        except ObjectConflict:
-            return None
-        except (ObjectNotFound, ObjectInvalid):
-            # Is it the message or the template? A dry run of the template without the message's wishes decides.
-            self.require_template()
-            raise
-        except ClusterUnavailable as error:
-            if not error.ambiguous:
-                raise
-            # The create may have been carried out although its answer was lost (F3).
-            found = self.cluster.get_job(request.model_container)
-            if found is None or found.annotations.message_id != delivery.message_id:
-                raise
-            created = found
-        return self._hold(created) if self._is_taken(created) else created
-
-    def _hold(self, job: Job) -> Job:
-        """Give a Job that Kueue has queued by itself, and resumes within seconds, to a queue that does not exist.
-
-        A crash before it: Kueue may start the training before the portal was told; it is adopted.
-        """
-        held = {"uid": job.uid, "labels": {names.KUEUE_QUEUE_LABEL: names.KUEUE_HOLD}}
-        try:
-            return self.cluster.patch_job(job.name, {"metadata": held})
-        except ObjectInvalid:
-            return job  # Kueue was faster, and has resumed it
-
     def _go_on(self, job: Job, model_id: str, delivery: Delivery, *, acknowledged: bool) -> Decision | None:
         """Steps 4 to 5. Returns what becomes of the message where that is not what was decided."""
         if not acknowledged:
@@ -337,8 +225,9 @@ class Launcher:
         log.info("Model %s: Job %s launched", model_id, job.name)
         queue = job.labels.kueue_queue
         whose = f"queued by Kueue in {queue}" if queue else "resumed"
-        if queue and queue != self.kueue_queue:
-            asked = f"KUEUE_QUEUE is {self.kueue_queue}" if self.kueue_queue else "KUEUE_QUEUE is not set"
+        wanted = self.creation.kueue_queue
+        if queue and queue != wanted:
+            asked = f"KUEUE_QUEUE is {wanted}" if wanted else "KUEUE_QUEUE is not set"
             log.warning("Job %s: Kueue has queued it in %s by itself, and %s", job.name, queue, asked)
             whose += f" by itself, and {asked}"
         message_id = job.annotations.message_id
@@ -403,9 +292,9 @@ class Launcher:
         nor one together with its resume. Where Kueue has resumed the Job already, or queued it without being asked to,
         only the launch is noted.
         """
-        if not self._queue and job.labels.kueue_queue == names.KUEUE_HOLD:
-            self.look_for_kueue()
-        if not self._queue and job.labels.kueue_queue == names.KUEUE_HOLD:
+        if not self.creation.queue and job.labels.kueue_queue == names.KUEUE_HOLD:
+            self.creation.look_for_kueue()
+        if not self.creation.queue and job.labels.kueue_queue == names.KUEUE_HOLD:
             # Created while Kueue was used. A crash here: redelivered, and it is resumed as any other.
             unlabelled = {"uid": job.uid, "labels": {names.KUEUE_QUEUE_LABEL: None}}
             job = self.cluster.patch_job(job.name, {"metadata": unlabelled})
@@ -420,9 +309,9 @@ class Launcher:
         labels: dict[str, str | None] = {names.REPORTED: None}
         patch: dict[str, Any] = {"metadata": {"uid": job.uid, "annotations": annotations, "labels": labels}}
         queue = job.labels.kueue_queue
-        if self._queue and job.is_suspended:
-            labels[names.KUEUE_QUEUE_LABEL] = self._queue
-        elif not self._queue and queue is None:
+        if self.creation.queue and job.is_suspended:
+            labels[names.KUEUE_QUEUE_LABEL] = self.creation.queue
+        elif not self.creation.queue and queue is None:
             patch["spec"] = {"suspend": False}
         try:
             return self.cluster.patch_job(job.name, patch)
@@ -441,18 +330,6 @@ class Launcher:
         if self.portal is None:
             return ProcessingStatus.CREATED
         return self.portal.get_model_status(model_id).status
-
-    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        return build_job(
-            self.template,
-            request,
-            message_id=delivery.message_id,
-            queued_at=delivery.queued_at,
-            defaults=self.defaults,
-            shown=delivery.shown if self.portal is not None else None,
-            kueue=bool(self._queue),
-            queue=delivery.queue,
-        )
 
     def _check_time(self, delivery: Delivery) -> None:
         if delivery.remaining() < self.put_budget:

@@ -27,8 +27,8 @@ from prometheus_client import (
 from dispatcher.decisions import codes
 from dispatcher.decisions.admission import Action
 from dispatcher.decisions.codes import CAUSES
-from dispatcher.decisions.phases import ENDED, Phase
-from dispatcher.decisions.timeline import STEPS, GpuSeconds, Step
+from dispatcher.decisions.views.phases import ENDED, Phase
+from dispatcher.decisions.views.timeline import STEPS, GpuSeconds, Step
 from portal_client.errors import ModelUnknown, PortalError, PortalRefused, PortalUnauthorized, StatusUnreadable
 
 PREFIX = "training_dispatcher"

@@ -12,11 +12,11 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event, timestamp
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.summaries import Summary
-from dispatcher.decisions import timeline
 from dispatcher.decisions.containers import awaited
-from dispatcher.decisions.standing import Standing
-from dispatcher.decisions.timeline import Step
-from dispatcher.decisions.without_job import PortalWord, Trace
+from dispatcher.decisions.views import timeline
+from dispatcher.decisions.views.standing import Standing
+from dispatcher.decisions.views.timeline import Step
+from dispatcher.decisions.views.without_job import PortalWord, Trace
 from dispatcher.queue.poison import PoisonEntry
 from dispatcher.web.request_rows import Row
 from training_common.redaction import redact

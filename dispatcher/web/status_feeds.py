@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
-from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord, heard
+from dispatcher.decisions.views.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord, heard
 from dispatcher.queue.messages import QueueError, QueuePair
 from dispatcher.web.request_rows import PeekedQueue, QueueFacts, look_at, together
 from dispatcher.web.status_rows import PortalProgress

@@ -25,9 +25,10 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Seen, Summaries
-from dispatcher.decisions import fairness, without_job
+from dispatcher.decisions import fairness
 from dispatcher.decisions.fairness import Lane
-from dispatcher.decisions.without_job import PortalWord, Traces
+from dispatcher.decisions.views import without_job
+from dispatcher.decisions.views.without_job import PortalWord, Traces
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import claimed_model
 from dispatcher.web.model_rows import message_trace, pod_row, poison_trace, portal_row, told

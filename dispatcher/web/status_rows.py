@@ -20,8 +20,8 @@ from dispatcher.cluster.pods import Pod, oldest_first
 from dispatcher.controller.summaries import Seen, Summary, explanation, standing_of, summarise
 from dispatcher.controller.trends import Trend
 from dispatcher.decisions import disruptions, teams
-from dispatcher.decisions.phases import Phase, nodes_that_run
-from dispatcher.decisions.standing import Standing
+from dispatcher.decisions.views.phases import Phase, nodes_that_run
+from dispatcher.decisions.views.standing import Standing
 from dispatcher.decisions.waiting import Limits
 from dispatcher.intake.refusals import Refusal
 from dispatcher.launch.request import Bounds

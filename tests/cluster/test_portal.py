@@ -8,7 +8,7 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from dispatcher.cli.portal_walk import PortalWalk
+from dispatcher.cli.checks.portal_walk import PortalWalk
 from local_stack.portal.client import StandInPortal
 from portal_client.client import PortalClient
 from tests.cluster.portal import Portal

@@ -19,9 +19,11 @@ from dispatcher.controller.reconciler import Reconciler
 from dispatcher.controller.reporter import Reporter
 from dispatcher.decisions import admission
 from dispatcher.decisions.admission import Action, Decision
-from dispatcher.decisions.outcome import Ended, Going
+from dispatcher.decisions.verdicts import Ended, Going
 from dispatcher.intake.loop import Intake
-from dispatcher.launch.launcher import Delivery, Launcher
+from dispatcher.launch.creation import Creation
+from dispatcher.launch.delivery import Delivery
+from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.queue.messages import QueueMessage
 from dispatcher.relay import rules
@@ -94,11 +96,11 @@ def two_twice(parts: Parts) -> Iterator[World]:
 # The broken steps
 
 
-class CreatedRunning(Launcher):
+class CreatedRunning(Creation):
     """The Job is created un-suspended."""
 
-    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(delivery, request)
+    def build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super().build(delivery, request)
         job["spec"]["suspend"] = False
         return job
 
@@ -123,11 +125,11 @@ class DeletedFirst(Intake):
         super().handle(message)
 
 
-class Forgetful(Launcher):
+class Forgetful(Creation):
     """The message's id is not kept."""
 
-    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(delivery, request)
+    def build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super().build(delivery, request)
         job["metadata"]["annotations"][names.MESSAGE_ID] = "unknown"
         return job
 
@@ -143,20 +145,20 @@ class AnyMessage(Launcher):
             return super().launch(delivery, request)
 
 
-class Unheld(Launcher):
+class Unheld(Creation):
     """The finalizer is left out."""
 
-    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(delivery, request)
+    def build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super().build(delivery, request)
         job["metadata"]["finalizers"].remove(names.FINALIZER)
         return job
 
 
-class EarlyTtl(Launcher):
+class EarlyTtl(Creation):
     """The TTL is set before the report."""
 
-    def _build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
-        job = super()._build(delivery, request)
+    def build(self, delivery: Delivery, request: TrainingRequest) -> dict[str, Any]:
+        job = super().build(delivery, request)
         job["spec"]["ttlSecondsAfterFinished"] = 60
         return job
 
@@ -240,11 +242,11 @@ class DeletedBeforePoison(Intake):
         super()._poison(message, code, sentence)
 
 
-class NeverLooksUp(Launcher):
+class NeverLooksUp(Creation):
     """An ambiguous create counts as done."""
 
-    def _create(self, delivery: Delivery, request: TrainingRequest) -> Job | None:
-        job = self._build(delivery, request)
+    def create(self, delivery: Delivery, request: TrainingRequest) -> Job | None:
+        job = self.build(delivery, request)
         try:
             return self.cluster.create_job(job)
         except ObjectConflict:
@@ -325,13 +327,13 @@ class KeepsTheDeadAttemptsWords(Reconciler):
 
 
 MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
-    (Parts(launcher=CreatedRunning), crashes, "before Processing was attempted"),
+    (Parts(creation=CreatedRunning), crashes, "before Processing was attempted"),
     (Parts(launcher=ResumedFirst), crashes, "before Processing was attempted"),
     (Parts(intake=DeletedFirst), calm, "was deleted without"),
-    (Parts(launcher=Forgetful), calm, "does not tell which message"),
+    (Parts(creation=Forgetful), calm, "does not tell which message"),
     (Parts(launcher=AnyMessage), calm, "ends as"),
-    (Parts(launcher=Unheld), people, "ends as"),
-    (Parts(launcher=EarlyTtl), calm, "a TTL comes before"),
+    (Parts(creation=Unheld), people, "ends as"),
+    (Parts(creation=EarlyTtl), calm, "a TTL comes before"),
     (Parts(reporter=BlindReport), people, "over Completed|contradicts|never asked|ends as"),
     (Parts(reporter=EarlyRelease), calm, "the finalizer goes before"),
     (Parts(launcher=NoAdoption), crashes, "ends as|not settled"),
@@ -340,7 +342,7 @@ MUTANTS: list[tuple[Parts, Callable[[Parts], Iterator[World]], str]] = [
     (Parts(reconciler=NeverLooksAgain), two, "ends as Processing"),
     (Parts(launcher=OldStatus), two, "nobody asked"),
     (Parts(intake=DeletedBeforePoison), calm, "was deleted without"),
-    (Parts(launcher=NeverLooksUp), failures, "ends as|not settled|was deleted without"),
+    (Parts(creation=NeverLooksUp), failures, "ends as|not settled|was deleted without"),
     (Parts(launcher=TellsNobody), calm, "ends as Created"),
     (Parts(launcher=ResumedWithoutItsSecret), crashes_scoped, "there before its Secret"),
     (Parts(reconciler=NeverRenews), calm_scoped, "have run out"),

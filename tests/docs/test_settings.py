@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 from dispatcher.config.settings import Settings, SettingsError
 from dispatcher.decisions.admission import Action
 from dispatcher.decisions.codes import CAUSES
-from dispatcher.decisions.phases import Phase
+from dispatcher.decisions.views.phases import Phase
 from dispatcher.launch.job_template import RESERVED_ENV, TEAM_ENV
 from dispatcher.telemetry.metrics import (
     BREAKER_STATES,

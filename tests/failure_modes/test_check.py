@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cli import pod_check
+from dispatcher.cli.checks import pod_check
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterUnavailable
 from dispatcher.config.settings import Settings

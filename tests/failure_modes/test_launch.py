@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 
 from dispatcher import factories
-from dispatcher.cli import check
+from dispatcher.cli.checks import check
 from dispatcher.cli.main import main
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ObjectInvalid
@@ -230,12 +230,17 @@ class KueueCluster:
                 job["spec"]["suspend"] = False
 
 
+def put_behind(process: Process, kueue: KueueCluster, queue: str) -> None:
+    creation = process.launcher.creation
+    process.launcher.cluster = creation.cluster = kueue
+    creation.kueue_queue = queue
+
+
 def behind_kueue(queue: str, **more: Any) -> tuple[World, Process, KueueCluster]:
     world = a_world("slow")
     process = Process(world)
     kueue = KueueCluster(world, process.launcher.cluster, **more)
-    process.launcher.cluster = kueue
-    process.launcher.kueue_queue = queue
+    put_behind(process, kueue, queue)
     return world, process, kueue
 
 
@@ -252,7 +257,7 @@ def test_f51_kueue_does_not_resume_a_job_before_the_portal_was_told() -> None:
     world.dead.clear()  # Kueue's cluster is that of the first process
     world.now += VISIBILITY
     process = Process(world)
-    process.launcher.cluster, process.launcher.kueue_queue = kueue, "gpus"
+    put_behind(process, kueue, "gpus")
     process.take()
     assert objects.is_launched(job)
     assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "gpus"
@@ -264,7 +269,7 @@ def test_f51_kueue_does_not_resume_a_job_before_the_portal_was_told() -> None:
 def test_f51_without_a_queues_name_a_job_that_kueue_takes_is_held_back_as_well(asked: bool) -> None:
     world, process, kueue = behind_kueue("")
     if asked:
-        process.launcher.look_for_kueue()
+        process.launcher.creation.look_for_kueue()
     disturb(world, "portal.put", "before", Crash())
     with pytest.raises(Crash):
         process.take()
@@ -276,7 +281,7 @@ def test_f51_without_a_queues_name_a_job_that_kueue_takes_is_held_back_as_well(a
     world.dead.clear()  # Kueue's cluster is that of the first process
     world.now += VISIBILITY
     process = Process(world)
-    process.launcher.cluster = kueue
+    put_behind(process, kueue, "")
     process.take()
     assert objects.is_launched(job)
     assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
@@ -288,7 +293,7 @@ def test_f51_of_two_launches_at_once_both_are_held_back(monkeypatch: pytest.Monk
 
     def create_job(job: dict[str, Any]) -> Any:
         made = KueueCluster.create_job(kueue, job)
-        process.launcher._found_queue = "default"  # by the other launch, while this one was on its way
+        process.launcher.creation._found_queue = "default"  # by the other launch, while this one was on its way
         return made
 
     monkeypatch.setattr(kueue, "create_job", create_job)
@@ -313,7 +318,7 @@ def test_f51_what_kueue_has_queued_by_itself_is_adopted(queue: str, resumed: boo
     assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
     world.now += VISIBILITY
     process = Process(world)
-    process.launcher.cluster, process.launcher.kueue_queue = kueue, queue
+    put_behind(process, kueue, queue)
     process.take()
     assert objects.is_launched(job)
     assert objects.is_suspended(job) is not resumed, "Kueue alone resumes it"
@@ -332,7 +337,7 @@ def test_f51_a_job_that_kueue_resumes_under_our_hands_is_launched_where_it_is() 
     (job,) = world.jobs.values()
     stale = objects.job(job)
     kueue.acts()
-    process.launcher.kueue_queue = "gpus"
+    process.launcher.creation.kueue_queue = "gpus"
     process.launcher._resume(stale, acknowledged=True, notes={})
     assert objects.is_launched(job)
     assert objects.label(job, names.KUEUE_QUEUE_LABEL) == "default"
@@ -372,7 +377,7 @@ def test_f51_a_job_that_was_held_back_is_resumed_where_kueue_is_no_longer_used()
     world.dead.clear()  # Kueue's cluster is that of the first process
     world.now += VISIBILITY
     process = Process(world)
-    process.launcher.cluster = kueue
+    put_behind(process, kueue, "")
     process.take()
     (job,) = world.jobs.values()
     assert objects.is_launched(job)

@@ -18,7 +18,7 @@ from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions import outcome
-from dispatcher.decisions.outcome import Going, Stop
+from dispatcher.decisions.verdicts import Ended, Going, Outcome, Stop
 from dispatcher.launch.job_spec import JobDefaults, build_job
 from dispatcher.launch.request import Bounds, decode
 from dispatcher.telemetry.metrics import Metrics
@@ -48,7 +48,7 @@ from trainer_image.errors import GpuFault
 DISRUPTED = a_condition("DisruptionTarget", reason="PreemptionByScheduler")
 
 
-def decided(*pods: dict[str, Any], job: dict[str, Any] | None = None, now: float = T0, **more: Any) -> outcome.Outcome:
+def decided(*pods: dict[str, Any], job: dict[str, Any] | None = None, now: float = T0, **more: Any) -> Outcome:
     known = [objects.pod(pod) for pod in pods]
     return outcome.decide(objects.job(job or job_json()), known, more.get("events", ()), now, LIMITS)
 
@@ -221,7 +221,7 @@ def test_f34_a_full_quota_is_waited_for_without_haste_and_without_poison() -> No
 def test_f36_under_kueue_the_label_is_added_last_and_suspend_is_never_touched() -> None:
     world = a_world("slow")
     process = Process(world)
-    process.launcher.kueue_queue = "gpus"
+    process.launcher.creation.kueue_queue = "gpus"
     process.tick()
     assert calls(world, "cluster.create", "portal.put", "cluster.patch") == [
         "cluster.create",
@@ -253,7 +253,7 @@ def test_f36_a_name_is_taken_by_one_workload_at_a_time() -> None:
     """A next training of the model waits until the Job before is gone, and its Workload with it."""
     world = a_world("hang")
     process = Process(world)
-    process.launcher.kueue_queue = "gpus"
+    process.launcher.creation.kueue_queue = "gpus"
     process.tick()
     uid = objects.uid_of(world.jobs["model-1"])
     world.reconfigure("1")
@@ -311,14 +311,14 @@ def test_f45_a_trainer_without_a_word_counts_where_it_ended_before_the_deadline(
     pod = with_a_sidecar(terminated(79, "boom", finished_at=finished_at))
     over = [a_condition(kind, reason="DeadlineExceeded", at=T0 + 150) for kind in ("FailureTarget", "Failed")]
     ended = decided(pod, job=job_json(*over), now=T0 + 300)
-    assert isinstance(ended, outcome.Ended)
+    assert isinstance(ended, Ended)
     assert ended.verdict.code == code
 
 
 def test_f45_a_nodes_clock_that_is_behind_takes_nothing_of_a_sidecars_grace() -> None:
     pod = objects.pod(with_a_sidecar(terminated(0, None, finished_at=T0 - 3600)))
 
-    def after(seconds: float) -> outcome.Outcome:
+    def after(seconds: float) -> Outcome:
         return outcome.decide(objects.job(job_json()), [pod], (), T0 + seconds, LIMITS, failing_since=T0)
 
     assert isinstance(after(59), Going)
@@ -375,7 +375,7 @@ def test_f45_the_trainers_word_wins_when_the_deadline_or_a_deletion_comes_first(
     pod["status"]["phase"] = "Failed"
     job = job_json(deleted_at=T0 + 90) if deleted else job_json(*failed("DeadlineExceeded"))
     told = decided(pod, job=job, now=T0 + 1000)
-    assert isinstance(told, outcome.Ended)
+    assert isinstance(told, Ended)
     assert told.verdict.code == "DatasetInvalid"
 
 
@@ -385,7 +385,7 @@ def test_f45_a_trainer_that_the_deadline_ended_is_told_the_deadline() -> None:
     pod["status"]["phase"] = "Failed"
     conditions = [a_condition(kind, "True", "DeadlineExceeded", at=T0 + 90) for kind in ("FailureTarget", "Failed")]
     told = decided(pod, job=job_json(*conditions), now=T0 + 1000)
-    assert isinstance(told, outcome.Ended)
+    assert isinstance(told, Ended)
     assert told.verdict.code == "Timeout"
 
 
@@ -514,7 +514,7 @@ def test_f46_one_containers_image_does_not_hide_what_another_is_stuck_on() -> No
 def test_f46_an_init_container_that_ends_badly_is_told_by_its_name() -> None:
     oom = with_init(("setup", terminated(137, None, "OOMKilled"), None), phase="Failed")
     told = decided(oom, job=job_json(*failed()), now=T0 + 100)
-    assert isinstance(told, outcome.Ended)
+    assert isinstance(told, Ended)
     assert told.verdict.code == "InitFailed"
     assert "setup of the training pod used more than its memory" in told.verdict.sentence
 
@@ -552,7 +552,7 @@ def test_f49_what_kubernetes_says_of_an_end_comes_before_its_exit_code(
 ) -> None:
     pod = pod_json(phase="Failed", state=terminated(exit_code, text, reason))
     told = decided(pod, job=job_json(*failed()), now=T0 + 100)
-    assert isinstance(told, outcome.Ended)
+    assert isinstance(told, Ended)
     assert told.verdict.code == code
     assert words in told.verdict.sentence
     assert "memory" not in told.verdict.sentence
@@ -563,7 +563,7 @@ def test_f49_a_node_that_shuts_down_and_a_deletion_are_no_lack_of_memory() -> No
     gone = pod_json(phase="Failed", deleted_at=T0 + 20, state=terminated(137))
     for pod, code in ((shut, "NodeShutdown"), (gone, "PodDeleted")):
         told = decided(pod, job=job_json(*failed()), now=T0 + 100)
-        assert isinstance(told, outcome.Ended)
+        assert isinstance(told, Ended)
         assert told.verdict.code == code
 
 
@@ -595,7 +595,7 @@ def test_f50_a_native_sidecars_end_is_not_why_its_pod_failed() -> None:
     cut = with_init(("data", terminated(143), None), phase="Failed", deleted_at=T0 + 20)
     for pod, code in ((gone, "PodDeleted"), (rejected, "NodeRejected"), (cut, "PodDeleted")):
         told = decided(pod, job=job_json(*failed()), now=T0 + 100)
-        assert isinstance(told, outcome.Ended)
+        assert isinstance(told, Ended)
         assert told.verdict.code == code
 
 

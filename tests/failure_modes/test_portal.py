@@ -14,7 +14,7 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.decisions.admission import Action, Decision
-from dispatcher.launch.launcher import Delivery
+from dispatcher.launch.delivery import Delivery
 from dispatcher.launch.request import TrainingRequest
 from dispatcher.web.health import Heartbeats
 from local_stack.http_json import OPENER

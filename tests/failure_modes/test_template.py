@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from dispatcher import factories
-from dispatcher.cli import check
+from dispatcher.cli.checks import check
 from dispatcher.cli.kubectl_yaml import yaml_for_kubectl
 from dispatcher.cluster import names
 from dispatcher.factories import bounds_of

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dispatcher.cli.check import NEEDED, NEEDED_WITH_SCOPED, NEEDED_WITH_TEAMS, WANTED, WANTED_WITH_KUEUE
+from dispatcher.cli.checks.check import NEEDED, NEEDED_WITH_SCOPED, NEEDED_WITH_TEAMS, WANTED, WANTED_WITH_KUEUE
 from dispatcher.cluster import calls, names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import Listing, ObjectConflict

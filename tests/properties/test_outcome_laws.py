@@ -15,7 +15,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import admission, outcome, waiting
-from dispatcher.decisions.outcome import Ended, Going, Stop
+from dispatcher.decisions.verdicts import Ended, Going, Stop
 from portal_client.statuses import ProcessingStatus
 from tests.world.builders import LIMITS
 from tests.world.recordings import NAMES, World, recording

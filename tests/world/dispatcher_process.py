@@ -21,7 +21,7 @@ import yaml
 from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 
-from dispatcher.cli import pod_check
+from dispatcher.cli.checks import pod_check
 from dispatcher.cli.main import main
 from dispatcher.cluster import names
 from dispatcher.queue.azure import TrainingQueue

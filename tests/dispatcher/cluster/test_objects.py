@@ -22,7 +22,8 @@ from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.job_gauges import JobGauges
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions import outcome
-from dispatcher.decisions.phases import phase, since
+from dispatcher.decisions.verdicts import Ended
+from dispatcher.decisions.views.phases import phase, since
 from dispatcher.telemetry.metrics import Metrics
 from tests.world.builders import LIMITS, T0, a_job, a_pod, failed, job_json, pod_json
 from training_common.times import rfc3339
@@ -32,7 +33,7 @@ from training_common.times import rfc3339
 def test_half_a_character_in_an_annotation_is_not_passed_on_to_what_cannot_take_it(half: str) -> None:
     said = f'{{"code": "Killed", "sentence": "{half}", "status": "Failed", "portal": "reported"}}'
     stopped = outcome.decide(a_job(*failed("DeadlineExceeded"), stopped=said), (), (), T0 + 1e6, LIMITS)
-    assert isinstance(stopped, outcome.Ended)
+    assert isinstance(stopped, Ended)
     job = a_job(*failed(), reported=True)
     job = replace(job, metadata=replace(job.metadata, annotations=replace(job.annotations, reported=said)))
     assert f"{stopped.verdict.sentence} {summarise(job, ()).sentence}".encode()

@@ -12,6 +12,7 @@ from dispatcher.cluster.objects import KubeObject
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.cache import ClusterCache
 from dispatcher.decisions import outcome
+from dispatcher.decisions.verdicts import Ended, Going
 from dispatcher.decisions.waiting import Limits
 from tests.world.builders import T0, FakeClock, a_job, a_pod, complete, failed, running, terminated
 
@@ -308,12 +309,12 @@ def test_the_pods_of_a_job_that_was_deleted_without_them_are_still_its_own(cache
     cache.apply("MODIFIED", left)
     [known] = cache.pods_of(job)
     decided = outcome.decide(job, [known], (), T0, LIMITS)
-    assert isinstance(decided, outcome.Going)
+    assert isinstance(decided, Going)
     assert decided.remove_pods
 
     cache.apply("DELETED", left)
     ended = outcome.decide(job, cache.pods_of(job), (), T0, LIMITS)
-    assert isinstance(ended, outcome.Ended), "else the model stays Processing and the Job hangs in deletion"
+    assert isinstance(ended, Ended), "else the model stays Processing and the Job hangs in deletion"
     assert ended.verdict.code == "JobDeleted"
 
 

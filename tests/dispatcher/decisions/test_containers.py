@@ -8,7 +8,7 @@ import pytest
 
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import containers, outcome
-from dispatcher.decisions.outcome import Going
+from dispatcher.decisions.verdicts import Going
 from dispatcher.decisions.waiting import is_failing
 from tests.world import json_objects as objects
 from tests.world.builders import LIMITS, T0, a_job, pod_json, running, terminated, waiting

@@ -12,7 +12,7 @@ from dispatcher.cluster import names
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import disruptions, outcome
-from dispatcher.decisions.outcome import Going, Stop
+from dispatcher.decisions.verdicts import Going, Stop
 from dispatcher.decisions.waiting import Limits
 from tests.world.builders import T0, a_condition, a_job, a_pod, job_json, running, terminated
 from tests.world.recordings import after, recording

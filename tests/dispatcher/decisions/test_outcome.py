@@ -12,8 +12,7 @@ from dispatcher.cluster import names
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome
-from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Ended, Going, Outcome, Stop, Verdict, stop_verdict
 from tests.world.builders import (
     LIMITS,
     T0,
@@ -475,7 +474,7 @@ def test_a_job_that_fails_by_itself_while_it_is_stopped_tells_its_own_story() ->
 @pytest.mark.parametrize("text", ["", "no JSON", "[]", "1", "null", '{"code": "X"}', "[" * 5000])
 def test_a_stop_that_somebody_else_wrote_is_not_believed(text: str) -> None:
     job = a_job(*failed("DeadlineExceeded"), stopped=text, spec={"activeDeadlineSeconds": 900})
-    assert outcome.stop_verdict(job) is None
+    assert stop_verdict(job) is None
     assert failure(decided(job))[0] == "Timeout"
 
 

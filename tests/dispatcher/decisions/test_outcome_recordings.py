@@ -13,7 +13,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome
-from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
+from dispatcher.decisions.verdicts import Ended, Going, Outcome, Stop
 from dispatcher.decisions.waiting import Limits, needs_events
 from tests.world import json_objects as objects
 from tests.world.builders import LIMITS

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions import pod_failure
 from dispatcher.decisions.codes import EXIT_CODES
-from dispatcher.decisions.pod_failure import Verdict, explain, trainer_word
+from dispatcher.decisions.pod_failure import explain, trainer_word
+from dispatcher.decisions.verdicts import Verdict
 from tests.world.builders import T0, a_condition, a_pod, terminated
 from trainer_image import errors
 
@@ -36,7 +36,7 @@ def test_the_exit_codes_are_those_of_the_trainer() -> None:
 
 def test_the_trainers_word_is_taken_as_it_is() -> None:
     text = word("TrainingDiverged", "Training diverged at step 7", exit=80, retryable=False, run_id="r", step=7)
-    assert explain(a_failed(80, text)) == pod_failure.Verdict("TrainingDiverged", "Training diverged at step 7")
+    assert explain(a_failed(80, text)) == Verdict("TrainingDiverged", "Training diverged at step 7")
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.objects import Event
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome, waiting
-from dispatcher.decisions.outcome import Going, Outcome, Stop
+from dispatcher.decisions.verdicts import Going, Outcome, Stop
 from tests.world.builders import (
     LIMITS,
     T0,

@@ -12,8 +12,7 @@ from msgspec.structs import replace
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.decisions import outcome, teams
-from dispatcher.decisions.outcome import Ended, Going, Outcome, Stop
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Ended, Going, Outcome, Stop, Verdict
 from portal_client import messages
 from tests.world.builders import (
     LIMITS,

@@ -16,8 +16,10 @@ from dispatcher.decisions.fairness import Lane
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
 from dispatcher.intake.refusals import Refusals
+from dispatcher.launch.creation import Creation
+from dispatcher.launch.delivery import Delivery
 from dispatcher.launch.job_spec import JobDefaults
-from dispatcher.launch.launcher import Delivery, Launcher
+from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.model_locks import ModelLocks
 from dispatcher.launch.request import Bounds, TrainingRequest, decode
 from dispatcher.launch.teams import TeamNetworks
@@ -58,7 +60,8 @@ class Bench:
             call.return_value = self.job
         self.portal = create_autospec(PortalClient, instance=True)
         self.portal.get_model_status.return_value = ModelStatus(ProcessingStatus.FAILED, "")
-        self.launcher = Launcher(self.cluster, self.portal, TEMPLATE, JobDefaults({}, 600), put_budget=0.0)
+        creation = Creation(self.cluster, TEMPLATE, JobDefaults({}, 600))
+        self.launcher = Launcher(self.cluster, self.portal, creation, put_budget=0.0)
         monkeypatch.setattr(admission, "decide", lambda *_, **__: Decision(action, "why"))
 
     def calls(self) -> tuple[list[str], bool]:

@@ -19,8 +19,8 @@ from dispatcher.controller.ended_jobs import EndedJobs
 from dispatcher.controller.summaries import Summaries, summarise
 from dispatcher.decisions import outcome
 from dispatcher.decisions.fairness import Lane
+from dispatcher.decisions.views.without_job import PortalWord
 from dispatcher.decisions.waiting import Limits
-from dispatcher.decisions.without_job import PortalWord
 from dispatcher.intake.refusals import Refusals
 from dispatcher.launch.request import Bounds
 from dispatcher.queue.messages import PeekedMessage

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord
+from dispatcher.decisions.views.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord
 from dispatcher.queue.messages import PeekedMessage, QueuePair, QueueUnavailable
 from dispatcher.queue.poison import PoisonEntry, make_entry
 from dispatcher.web.status_feeds import StatusFeeds

@@ -14,7 +14,7 @@ import pytest
 
 from dispatcher.cluster.pods import Pod
 from dispatcher.controller.summaries import Summaries, Summary
-from dispatcher.decisions.without_job import PortalWord
+from dispatcher.decisions.views.without_job import PortalWord
 from dispatcher.telemetry.metrics import Metrics
 from dispatcher.web.guards import for_loopback, is_loopback
 from dispatcher.web.health import HealthServer, Heartbeats, Readiness

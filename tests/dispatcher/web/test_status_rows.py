@@ -11,8 +11,7 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.cluster.jobs import Job
 from dispatcher.controller.summaries import Summaries, summarise
-from dispatcher.decisions.outcome import Going, Stop
-from dispatcher.decisions.pod_failure import Verdict
+from dispatcher.decisions.verdicts import Going, Stop, Verdict
 from dispatcher.intake.refusals import Refusal
 from dispatcher.queue.poison import parse_entry
 from dispatcher.web.request_rows import QueueFacts
@@ -145,7 +144,7 @@ def test_a_job_is_one_row_in_the_section_of_its_phase(
 
 
 def test_every_phase_has_a_section_and_stands_in_the_table() -> None:
-    from dispatcher.decisions.phases import Phase
+    from dispatcher.decisions.views.phases import Phase
 
     assert {phase for *_, phase, _, _, _ in SITUATIONS} == {str(phase) for phase in Phase}
 

@@ -22,6 +22,7 @@ from dispatcher.decisions.fairness import Lane
 from dispatcher.factories import bounds_of, limits_of
 from dispatcher.intake.circuit_breaker import CircuitBreakers
 from dispatcher.intake.loop import Intake
+from dispatcher.launch.creation import Creation
 from dispatcher.launch.credentials import ScopedCredentials
 from dispatcher.launch.job_spec import JobDefaults
 from dispatcher.launch.launcher import Launcher
@@ -78,6 +79,7 @@ TOKENS = RelayTokens(["the key of the relay's tokens here"])
 class Parts:
     """The stages to run; a mutation test puts a broken one in."""
 
+    creation: type[Creation] = Creation
     launcher: type[Launcher] = Launcher
     reporter: type[Reporter] = Reporter
     reconciler: type[Reconciler] = Reconciler
@@ -156,8 +158,7 @@ class Process:
         self.launcher = parts.launcher(
             self.cluster,
             portal,
-            TEMPLATE,
-            JobDefaults({}, int(settings.max_time_limit), scoped=world.scoped),
+            parts.creation(self.cluster, TEMPLATE, JobDefaults({}, int(settings.max_time_limit), scoped=world.scoped)),
             credentials=self.credentials,
             networks=TeamNetworks(self.cluster, events),
             lag=settings.status_lag,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatcher.cli import clock_skew
+from dispatcher.cli.checks import clock_skew
 
 DATE, AT = "Thu, 01 Jan 2026 00:00:00 GMT", 1767225600.0
 

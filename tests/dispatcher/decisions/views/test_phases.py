@@ -11,7 +11,7 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions.phases import Phase, description, overdue_since, phase, since
+from dispatcher.decisions.views.phases import Phase, description, overdue_since, phase, since
 from tests.world.builders import (
     T0,
     a_condition,

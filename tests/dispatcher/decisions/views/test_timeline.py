@@ -1,4 +1,4 @@
-"""dispatcher.decisions.timeline: what the objects show of a training, and nothing else."""
+"""dispatcher.decisions.views.timeline: what the objects show of a training, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from dispatcher.cluster import names
 from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
-from dispatcher.decisions.timeline import Step, gpu_seconds, steps, trainer_seconds
+from dispatcher.decisions.views.timeline import Step, gpu_seconds, steps, trainer_seconds
 from tests.world.builders import T0, a_condition, a_pod, a_team, complete, job_json, running, terminated
 from training_common.times import rfc3339
 

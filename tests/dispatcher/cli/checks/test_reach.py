@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.cli import meet, reach
+from dispatcher.cli.checks import meet, reach
 
 
 @pytest.fixture

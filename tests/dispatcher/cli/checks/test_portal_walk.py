@@ -8,7 +8,7 @@ import pytest
 import yaml
 from jsonschema import ValidationError, validate
 
-from dispatcher.cli.portal_walk import PortalWalk
+from dispatcher.cli.checks.portal_walk import PortalWalk
 from local_stack.portal.client import StandInPortal
 from portal_client.client import PortalClient
 from portal_client.errors import PortalUnavailable

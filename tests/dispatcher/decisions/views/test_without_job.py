@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from dispatcher.decisions import without_job
-from dispatcher.decisions.phases import Phase
-from dispatcher.decisions.standing import _BY_PHASE
-from dispatcher.decisions.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord, Trace, Traces, heard
+from dispatcher.decisions.views import without_job
+from dispatcher.decisions.views.phases import Phase
+from dispatcher.decisions.views.standing import _BY_PHASE
+from dispatcher.decisions.views.without_job import NOT_ASKED_YET, NOT_TRACKED, PortalWord, Trace, Traces, heard
 from dispatcher.queue.poison import PoisonEntry
 from dispatcher.web.model_rows import poison_trace
 from portal_client.errors import ModelUnknown, PortalUnavailable

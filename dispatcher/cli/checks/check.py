@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from dispatcher import factories
-from dispatcher.cli import clock_skew, guards, kueue_check
+from dispatcher.cli.checks import clock_skew, guards, kueue_check
+from dispatcher.cli.checks.results import CheckResult, Otherwise, Result
 from dispatcher.cli.queues import other_readers
-from dispatcher.cli.results import CheckResult, Otherwise, Result
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.connection import NAMESPACE_FILE
@@ -22,9 +22,9 @@ from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.pauses import pause_of
 from dispatcher.intake.first_answers import known_models, prove_portal
+from dispatcher.launch.creation import Creation
 from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.job_template import ordinary_sidecars
-from dispatcher.launch.launcher import Launcher
 from dispatcher.launch.request import DRY_RUN
 from dispatcher.launch.teams import network_policy_of
 from dispatcher.queue.messages import QueueError
@@ -287,8 +287,7 @@ def _teams(settings: Settings, cluster: KubernetesJobs) -> str:
 
 def _dry_run(settings: Settings, cluster: KubernetesJobs) -> str:
     defaults, queue = factories.defaults_of(settings), settings.kueue_queue
-    launcher = Launcher(cluster, None, factories.read_template(settings), defaults, put_budget=0.0, kueue_queue=queue)
-    made = launcher.probe_template()
+    made = Creation(cluster, factories.read_template(settings), defaults, kueue_queue=queue).probe_template()
     found = None if made is None else made.labels.kueue_queue
     if found is not None and not queue:
         raise Otherwise(

@@ -26,8 +26,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from dispatcher import factories
-from dispatcher.cli import meet, reach
-from dispatcher.cli.results import CheckResult
+from dispatcher.cli.checks import meet, reach
+from dispatcher.cli.checks.results import CheckResult
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ClusterUnavailable, ObjectConflict, ObjectNotFound
@@ -35,7 +35,7 @@ from dispatcher.cluster.jobs import Job
 from dispatcher.cluster.pods import Pod
 from dispatcher.config.settings import Settings
 from dispatcher.controller.reconciler import decide
-from dispatcher.decisions.outcome import Ended, Going, Stop
+from dispatcher.decisions.verdicts import Ended, Going, Stop
 from dispatcher.launch.credentials import secret_of
 from dispatcher.launch.gpus import trainer_of
 from dispatcher.launch.job_spec import build_job

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dispatcher.decisions.phases import Phase
-from dispatcher.decisions.waiting import Holder
+from dispatcher.decisions.verdicts import Holder
+from dispatcher.decisions.views.phases import Phase
 from portal_client.messages import AGAIN
 
 _BY_CODE = {

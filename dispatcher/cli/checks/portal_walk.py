@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from dispatcher import factories
-from dispatcher.cli.results import CheckResult, Otherwise
+from dispatcher.cli.checks.results import CheckResult, Otherwise
 from dispatcher.config.settings import Settings
 from portal_client import messages
 from portal_client.errors import (

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from dispatcher.cli import check, kueue_check
-from dispatcher.cli.results import Otherwise
+from dispatcher.cli.checks import check, kueue_check
+from dispatcher.cli.checks.results import Otherwise
 from dispatcher.cluster import names
 from dispatcher.cluster.jobs import Job
 from tests.world.dispatcher_process import Stage

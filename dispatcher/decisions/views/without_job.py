@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dispatcher.decisions.standing import Standing
-from dispatcher.decisions.waiting import Holder
+from dispatcher.decisions.verdicts import Holder
+from dispatcher.decisions.views.standing import Standing
 from portal_client.errors import ModelUnknown, PortalError
 from portal_client.messages import AGAIN
 from portal_client.model_ids import MODEL_PREFIX

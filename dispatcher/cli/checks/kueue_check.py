@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dispatcher import factories
-from dispatcher.cli.results import Otherwise
+from dispatcher.cli.checks.results import Otherwise
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError, ClusterForbidden

@@ -1,0 +1,1 @@
+"""Where a training stands, as people and metrics are told: they decide nothing."""
