@@ -38,6 +38,8 @@ from trainer_image.tasks.tensors import each
 log = logging.getLogger(__name__)
 
 ALL_ROWS = ("train", "validation")
+# Of what is left of the budget, the share that candidates may take where their own share of it all would be more.
+MOST_SHARE = 0.5
 # What metrics.jsonl has of a candidate.
 SAID = ("name", "validation", "seconds", "note")
 
@@ -82,17 +84,23 @@ class Contest:
         self._asked: dict[str, float] = {}
         self.best: Outputs | None = None
 
-    def search(self, at: Position, budget: Budget) -> None:
-        """Fits all that the position does not know yet, on the training rows. Raises Terminated."""
+    def search(self, at: Position, budget: Budget, left: float) -> None:
+        """Fits all that the position does not know yet, on the training rows. Raises Terminated.
+
+        left: seconds of the budget
+        """
         known = {entry["name"] for entry in at.candidates}
-        left = [candidate for candidate in self.candidates if candidate.name not in known]
-        until = time.monotonic() + max(0.0, budget.candidates - self.seconds(at))
-        for number, candidate in enumerate(left):
+        unknown = [candidate for candidate in self.candidates if candidate.name not in known]
+        # What was measured before them on a busy machine may have taken most of the budget.
+        until = time.monotonic() + max(0.0, min(budget.candidates - self.seconds(at), MOST_SHARE * left))
+        for number, candidate in enumerate(unknown):
             # The cheap ones come first, and leave what they do not need to those after them.
-            share = candidate.share / sum(each.share for each in left[number:])
+            share = candidate.share / sum(each.share for each in unknown[number:])
             seconds = max(0.0, until - time.monotonic()) * share
             entry = Entry(candidate.name)
-            if (module := self._fit(candidate, entry, ("train",), seconds, None)) is not None:
+            if not seconds:
+                entry.note = "No time was left for it."
+            elif (module := self._fit(candidate, entry, ("train",), seconds, None)) is not None:
                 self._fits.keep(entry.name, module)
                 self._judge(entry)
             if entry.chosen is not None and candidate.again == 0:

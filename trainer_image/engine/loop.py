@@ -151,7 +151,7 @@ class Engine:
         """The candidates, then the network, each on the training rows; then who of them is published."""
         at, contest = self.state.at, self._contest
         if not at.phase_step:
-            contest.search(at, self._course.budget)
+            contest.search(at, self._course.budget, self._course.left)
         self._course.share(at)
         if contest.network:
             self._phase()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tests.world.training_data import TABULAR, FolderStore, StopAtStep, class_rows, class_table, run_inputs, write_csv
 from trainer_image.contract import Progress
 from trainer_image.engine.checkpoint import Checkpointer
+from trainer_image.engine.course import Course
 from trainer_image.engine.training import train
 from trainer_image.errors import ConfigInvalid, Terminated
 from trainer_image.predict import predict
@@ -162,6 +163,17 @@ def test_a_candidate_that_cannot_be_fitted_sits_out_and_the_report_says_why(tmp_
     ours, network = report_of(tmp_path / "out")["candidates"]
     assert note in ours["note"]
     assert (ours["weight"], ours["validation"], network["weight"]) == (0.0, None, 1.0)
+
+
+def test_a_candidate_is_not_begun_when_what_was_measured_before_has_taken_the_whole_budget(
+    tmp_path: Path, plane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plane(FitsPlane)
+    monkeypatch.setattr(Course, "left", property(lambda self: -1.0))
+    train(run_inputs(value_table(tmp_path / "data"), tmp_path / "out", BOTH))
+    ours, network = report_of(tmp_path / "out")["candidates"]
+    assert (ours["note"], ours["weight"], network["weight"]) == ("No time was left for it.", 0.0, 1.0)
+    assert FitsPlane.fits == []
 
 
 def test_candidates_alone_train_no_network(tmp_path: Path, plane) -> None:

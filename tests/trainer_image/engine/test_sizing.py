@@ -3,6 +3,7 @@ what `validate` says where the time budget holds none of them."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,6 +121,23 @@ def test_measuring_steps_takes_no_random_number_from_the_training(tmp_path: Path
     torch.manual_seed(3)
     assert 0 < sizing.seconds_a_step(problem, plan) < 100
     assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(
+    ("tick", "steps"), [(1e-6, sizing.WARM_UP + sizing.MEASURED), (0.01, 2), (0.1, 1)], ids=["quick", "slow", "long"]
+)
+def test_steps_that_are_long_beside_the_time_budget_are_not_measured_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tick: float, steps: int
+) -> None:
+    """tick: of the budget, between two looks at the clock"""
+    problem = TabularProblem(class_table(tmp_path), TaskSettings(target="y", preset="fast"))
+    plan = Plan(problem.recipe, 0, 60.0, torch.device("cpu"))
+    looks = itertools.count(0.0, tick * plan.time_budget)
+    monkeypatch.setattr(sizing, "time", SimpleNamespace(monotonic=lambda: next(looks)))
+    taken: list[object] = []
+    monkeypatch.setattr(sizing.Stepper, "step", lambda self, state, batch: taken.append(batch))
+    sizing.seconds_a_step(problem, plan)
+    assert len(taken) == steps
 
 
 @pytest.mark.parametrize(("epochs", "told"), [(0.25, True), (1.0, False)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from torch.nn import functional
 from trainer_image.tasks.base import Batch
 from trainer_image.tasks.candidates import Allowance
 from trainer_image.tasks.image.handedness import mirrored_alike
-from trainer_image.tasks.image.kernel import CANDIDATES, KernelCandidate, PixelsCandidate, build
+from trainer_image.tasks.image.kernel import AT_A_TIME, CANDIDATES, KernelCandidate, PixelsCandidate, build
 from trainer_image.tasks.image.network import ImageNetwork
 from trainer_image.tasks.image.presets import networks
 
@@ -86,6 +87,17 @@ def test_a_candidate_that_would_take_too_long_sits_out_and_says_so(splits: dict[
     candidate = CANDIDATES[2](splits, 2)
     assert candidate.fit(["train"], allowance(seconds), None) is None
     assert "more than its share of the time budget" in candidate.note
+
+
+@pytest.mark.parametrize("kind", CANDIDATES)
+def test_a_candidate_looks_at_its_time_within_a_portion_which_may_take_as_long_as_all_it_has(
+    splits: dict[str, Batch], kind: type[KernelCandidate]
+) -> None:
+    looks: list[None] = []
+    looking = replace(allowance(), beat=lambda: looks.append(None))
+    assert kind(splits, 2).fit(["train"], looking, None) is not None
+    rows = 2 * 160 + 60  # landmarks, training and validation rows
+    assert len(looks) >= rows / AT_A_TIME
 
 
 def test_a_candidate_stops_when_the_training_does(splits: dict[str, Batch]) -> None:

@@ -7,6 +7,7 @@ features). What `Patches` learns from images lies in buffers, so that its tensor
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ SIDE = 16
 BINS, CELL, MOST_CELLS = 9, 4, 8
 FILTERS, PATCH, PATCH_SIDE, PLACES, POOLED = 256, 6, 48, 26, 3
 DRAWN, THRESHOLD = 20_000, 0.25
+Look = Callable[[], None]
 
 
 class Pixels(nn.Module):
@@ -71,9 +73,14 @@ class Patches(nn.Module):
         self.register_buffer("offsets", torch.zeros(FILTERS))
         self.register_buffer("least", torch.ones(()))
 
-    def learn(self, pixels: Tensor, generator: torch.Generator) -> None:
-        """pixels: uint8 (rows, channels, height, width), some thousand training images at most."""
-        shrunk = torch.cat([self._shrunk(part.float()) for part in torch.split(pixels, 128)])
+    def learn(self, pixels: Tensor, generator: torch.Generator, look: Look = lambda: None) -> None:
+        """pixels: uint8 (rows, channels, height, width), some thousand training images at most; look: is called now and
+        then"""
+        parts = []
+        for part in torch.split(pixels, 128):
+            look()
+            parts.append(self._shrunk(part.float()))
+        shrunk = torch.cat(parts)
         drawn = self._drawn(shrunk, DRAWN, generator)
         drawn = drawn - drawn.mean(1, keepdim=True)
         contrast = drawn.norm(dim=1, keepdim=True)

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from trainer_image.tasks.base import Batch, rows_in, spaced
 from trainer_image.tasks.candidates import Allowance, Candidate
-from trainer_image.tasks.image.features import Gradients, Patches, Pixels
+from trainer_image.tasks.image.features import Gradients, Look, Patches, Pixels
 
 MOST_ROWS, MOST_BYTES = 20_000, 256 * 1024**2
 MOST_LANDMARKS = 2_000
@@ -58,13 +58,18 @@ class KernelMachine(nn.Module):
         self.register_buffer("weights", torch.zeros(landmarks, classes))
         self.register_buffer("bias", torch.zeros(classes))
 
-    def described(self, pixels: Tensor) -> Tensor:
-        """The features. A few rows at a time: on their way they are many times as large as the images."""
-        return torch.cat([self.features(part) for part in torch.split(pixels, AT_A_TIME)])
+    def described(self, pixels: Tensor, look: Look = lambda: None) -> Tensor:
+        """The features. A few rows at a time: on their way they are many times as large as the images. look: is called
+        before each of these parts"""
+        parts = []
+        for part in torch.split(pixels, AT_A_TIME):
+            look()
+            parts.append(self.features(part))
+        return torch.cat(parts)
 
-    def likeness(self, pixels: Tensor) -> Tensor:
+    def likeness(self, pixels: Tensor, look: Look = lambda: None) -> Tensor:
         """(rows, landmarks), from 0 to 1: exp of minus the squared distance between the scaled features."""
-        return _likeness((self.described(pixels) - self.middle) / self.spread, self.landmarks)
+        return _likeness((self.described(pixels, look) - self.middle) / self.spread, self.landmarks)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.likeness(pixels) @ self.weights + self.bias
@@ -102,16 +107,16 @@ class KernelCandidate(Candidate):
             return model, chosen
         generator = torch.Generator().manual_seed(allowance.seed)
         order = torch.randperm(rows_in(some), generator=generator)
-        if isinstance(model.features, Patches):
-            model.features.learn(some["pixels"][order[:MOST_LANDMARKS]], generator)
         asked = self._some("validation", MOST_VALIDATION)
         clock.work = count + rows_in(some) + rows_in(asked)
         try:
+            if isinstance(model.features, Patches):
+                model.features.learn(some["pixels"][order[:MOST_LANDMARKS]], generator, clock.look)
             _look(model, some["pixels"][order[:count].sort()[0]], clock)
             system = _System(model)
             for portion, target in _portions(some, clock):
-                system.add(model.likeness(portion), target)
-            likeness = torch.cat([model.likeness(portion) for portion, _ in _portions(asked, clock)])
+                system.add(model.likeness(portion, clock.look), target)
+            likeness = torch.cat([model.likeness(portion, clock.look) for portion, _ in _portions(asked, clock)])
         except _OutOfTimeError as error:
             self.note = str(error)
             return None
@@ -171,16 +176,21 @@ class _Clock:
         self._allowance, self._begun = allowance, time.monotonic()
         self.work, self._done = 1, 0
 
-    def count(self, rows: int) -> None:
+    def look(self) -> None:
+        """Raises where it does not: also within a portion, which may take as long as all were given."""
         self._allowance.beat()
         if self._allowance.stop.is_set():
             raise _OutOfTimeError("the training was stopped")
-        self._done += rows
-        spent = time.monotonic() - self._begun
-        needed = spent * max(1.0, self.work / self._done)
+        spent, done = time.monotonic() - self._begun, self._done
+        needed = spent * max(1.0, self.work / done) if done else 0.0
         # The first portions are slower than those that follow.
-        if spent > self._allowance.seconds or (self._done > 2 * PORTION and needed > 1.5 * self._allowance.seconds):
-            raise _OutOfTimeError(f"it would take about {needed:.0f} s, more than its share of the time budget")
+        if spent > self._allowance.seconds or (done > 2 * PORTION and needed > 1.5 * self._allowance.seconds):
+            about = f"about {needed:.0f} s, " if done else ""
+            raise _OutOfTimeError(f"it would take {about}more than its share of the time budget")
+
+    def count(self, rows: int) -> None:
+        self._done += rows
+        self.look()
 
 
 def _portions(rows: Batch, clock: _Clock) -> Iterator[tuple[Tensor, Tensor]]:
@@ -198,7 +208,7 @@ def _look(model: KernelMachine, pixels: Tensor, clock: _Clock) -> None:
     """
     described = []
     for part in torch.split(pixels, PORTION):
-        described.append(model.described(part.float()))
+        described.append(model.described(part.float(), clock.look))
         clock.count(len(part))
     features = torch.cat(described)
     spread = features.std(0, correction=0)
