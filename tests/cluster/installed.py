@@ -14,7 +14,7 @@ from tests.cluster import overlay
 from tests.cluster.kubectl import CommandFailed, Kubectl
 from tests.cluster.overlay import DISPATCHER, LABEL, Where
 from tests.world.kube import Kube
-from tests.world.kustomized import Object
+from tests.world.manifests.kustomized import Object
 
 # What is there in every namespace by itself, and what goes with the namespaces: the rest is the cluster's.
 _OF_THE_CLUSTER = "validatingadmissionpolicybindings,validatingadmissionpolicies"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from local_stack.processes import Service, free_port
-from tests.world.kustomized import Object
+from tests.world.manifests.kustomized import Object
 
 
 class CommandFailed(Exception):

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from local_stack.azurite import ACCOUNT, ACCOUNT_KEY
-from tests.world.kustomized import Object, rendered
+from tests.world.manifests.kustomized import Object, rendered
 from tests.world.repository import MANIFESTS, read
 
 # On all that is made, with the namespace as its value: what is removed is found by it.

@@ -12,7 +12,7 @@ from local_stack.demo.requests import QUICK
 from local_stack.stack import trainer_of
 from tests.cluster.overlay import MISSING, repository_of
 from tests.cluster.trial import ENDS_AT_ONCE, ENDS_THE_SECOND_TIME, RUNS_ON, Ground, Trial, Unexpected
-from tests.world.kustomized import Object
+from tests.world.manifests.kustomized import Object
 from tests.world.repository import ROOT
 
 Configure = Callable[[Ground, Object], dict[str, str]]

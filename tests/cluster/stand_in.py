@@ -14,7 +14,7 @@ import yaml
 from local_stack.processes import Service, bare_environment
 from local_stack.stack import JOB_TEMPLATE, NAMESPACE, QUEUE, Stack, trainer_image_of, trainer_of
 from tests.world.kube import Kube
-from tests.world.kustomized import Object
+from tests.world.manifests.kustomized import Object
 
 
 class StandIn:

@@ -14,7 +14,7 @@ from tests.cluster.installed import Installed
 from tests.cluster.kubectl import CommandFailed, Kubectl
 from tests.cluster.overlay import LABEL, MISSING
 from tests.cluster.scenarios import SCENARIOS, configuration
-from tests.world.kustomized import needs_kubectl
+from tests.world.manifests.kustomized import needs_kubectl
 
 pytestmark = needs_kubectl
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster import overlay
 from tests.cluster.overlay import LABEL, Where
-from tests.world.kustomized import Object, needs_kubectl
+from tests.world.manifests.kustomized import Object, needs_kubectl
 
 pytestmark = needs_kubectl
 

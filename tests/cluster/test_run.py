@@ -20,7 +20,7 @@ from tests.cluster.scenarios import SCENARIOS, Scenario
 from tests.cluster.stand_in import StandIn
 from tests.cluster.trial import Unexpected
 from tests.world.kube import Kube
-from tests.world.kustomized import needs_kubectl
+from tests.world.manifests.kustomized import needs_kubectl
 
 # Two that take a second each, with a change of the template between them. `make cluster-test` by itself runs all.
 TRIED, SKIPPED = ("deleted Job", "missing Secret"), ("drained node", "deleted Job, under Kueue")

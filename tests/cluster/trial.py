@@ -19,7 +19,7 @@ from local_stack.demo.requests import train_message
 from local_stack.portal.client import StandInPortal
 from local_stack.processes import wait_until
 from tests.world.kube import Kube, is_running
-from tests.world.kustomized import Object
+from tests.world.manifests.kustomized import Object
 
 # Runs until its pod is taken away; the next pod finds the checkpoint and ends.
 ENDS_THE_SECOND_TIME = """

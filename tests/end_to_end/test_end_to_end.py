@@ -20,7 +20,7 @@ from local_stack.demo.requests import CREATED, REQUESTS, Outcome, mismatch, trai
 from local_stack.demo.watch import FINALIZER
 from local_stack.processes import bare_environment, log_tail, wait_until
 from local_stack.stack import NAMESPACE, QUEUE
-from tests.world.chain_program import undisturbed
+from tests.world.programs.chain_program import undisturbed
 from tests.world.repository import ROOT
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(PATIENCE + 60)]
@@ -94,7 +94,7 @@ def test_no_secret_of_ours_stands_in_any_log(house: House, settled: dict[str, Ou
 def test_a_team_that_loses_a_pod_publishes_the_same_model(house: House, settled: dict[str, Outcome]) -> None:
     """Two nodes from a message to the model; the second one's pod is deleted while they train."""
     stack, steps = house.stack, 40
-    program = [sys.executable, str(ROOT / "tests" / "world" / "chain_program.py"), str(steps), "0.1"]
+    program = [sys.executable, str(ROOT / "tests" / "world" / "programs" / "chain_program.py"), str(steps), "0.1"]
     lines = ("task: command", "checkpoint: {every: 1s}", f"command: {json.dumps({'argv': program})}")
     data.upload_config(stack.blobs, "model-team", lines)
     stack.portal.set_model("team", *CREATED)

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from local_stack.processes import free_port, wait_until
-from tests.world.chain_program import undisturbed
 from tests.world.processes import alive, children
+from tests.world.programs.chain_program import undisturbed
 from tests.world.repository import ROOT
 
 pytestmark = pytest.mark.long
@@ -32,7 +32,7 @@ class Team:
         self.folder = folder
         (folder / "data").mkdir(parents=True)
         (folder / "data" / "rows.txt").write_text("1\n")
-        argv = [sys.executable, str(ROOT / "tests" / "world" / "chain_program.py"), STEPS, PAUSE, *failing]
+        argv = [sys.executable, str(ROOT / "tests" / "world" / "programs" / "chain_program.py"), STEPS, PAUSE, *failing]
         config = {"task": "command", "checkpoint": {"every": "1s"}, "command": {"argv": [str(word) for word in argv]}}
         (folder / "config.yaml").write_text(json.dumps(config))
         self.environment = {

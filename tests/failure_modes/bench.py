@@ -14,9 +14,11 @@ from typing import Any
 import yaml
 
 from dispatcher.cluster import names
+from dispatcher.decisions import outcome
+from dispatcher.decisions.verdicts import Outcome
 from portal_client.statuses import ProcessingStatus
 from tests.world import json_objects as objects
-from tests.world.builders import T0
+from tests.world.builders import LIMITS, T0, job_json
 from tests.world.json_objects import JsonObject
 from tests.world.repository import MANIFESTS
 from tests.world.simulated.dispatcher import Process
@@ -26,6 +28,12 @@ from tests.world.simulated.world import EPOCH, Model, World
 
 S = ProcessingStatus
 TEMPLATES = sorted(MANIFESTS.rglob("job-template.yaml"))
+
+
+def decided(*pods: dict[str, Any], job: dict[str, Any] | None = None, now: float = T0, **more: Any) -> Outcome:
+    """What `outcome.decide` makes of these pods."""
+    known = [objects.pod(pod) for pod in pods]
+    return outcome.decide(objects.job(job or job_json()), known, more.get("events", ()), now, LIMITS)
 
 
 def a_world(*script: str, status: ProcessingStatus = S.CREATED, model: str = "1") -> World:

@@ -22,7 +22,7 @@ from local_stack.azurite import Azurite
 from tests.failure_modes.bench import Bench, a_world, calls, disturb, live, statuses, templates, undisturbed
 from tests.world import json_objects as objects
 from tests.world.builders import FakeClock, a_condition, job_json, pod_json, terminated
-from tests.world.monitoring import ALERTS
+from tests.world.manifests.monitoring import ALERTS
 from tests.world.repository import MANIFESTS, read
 from tests.world.simulated.dispatcher import VISIBILITY, Process
 from tests.world.simulated.fakes import FakeQueue

@@ -39,7 +39,7 @@ from tests.failure_modes.bench import (
 from tests.world import json_objects as objects
 from tests.world.api_servers import ApiServer, SilentServer
 from tests.world.builders import a_condition, a_job, failed, job_json, pod_json, running
-from tests.world.monitoring import ALERTS
+from tests.world.manifests.monitoring import ALERTS
 from tests.world.repository import read
 from tests.world.simulated.dispatcher import SETTINGS, Process
 from tests.world.simulated.faults import Fail

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.world.monitoring import ALERTS, RULES
+from tests.world.manifests.monitoring import ALERTS, RULES
 
 SITUATIONS = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text(encoding="utf-8"))
 

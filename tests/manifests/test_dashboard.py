@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from dispatcher.telemetry.metrics import PREFIX, Metrics
-from tests.world.kustomized import config_map, needs_kubectl
-from tests.world.monitoring import DASHBOARD, PANELS, expressions
+from tests.world.manifests.kustomized import config_map, needs_kubectl
+from tests.world.manifests.monitoring import DASHBOARD, PANELS, expressions
 
 # Of Prometheus itself.
 ALERTS = "ALERTS"

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 from requirements.lock import pins
 from requirements.sbom import bill
-from tests.world.kustomized import Object, containers, needs_kubectl, pods
+from tests.world.manifests.kustomized import Object, containers, needs_kubectl, pods
 from tests.world.repository import ROOT
 
 EXTRAS = {"dispatcher": "dispatcher", "trainer_image": "trainer"}

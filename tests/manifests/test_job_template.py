@@ -15,7 +15,14 @@ from dispatcher.launch.job_spec import build_job
 from dispatcher.launch.job_template import TemplateError, load_template
 from dispatcher.launch.request import TrainingRequest, decode
 from local_stack.cluster.client import StandInCluster
-from tests.world.kustomized import VARIANTS, has_two_namespaces, needs_kubectl, of_kind, settings_of, template_of
+from tests.world.manifests.kustomized import (
+    VARIANTS,
+    has_two_namespaces,
+    needs_kubectl,
+    of_kind,
+    settings_of,
+    template_of,
+)
 from tests.world.repository import MANIFESTS
 from trainer_image.config import settings as trainer_settings
 

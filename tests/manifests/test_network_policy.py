@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.world.admission import job_of, network_policy_of
-from tests.world.kustomized import Object, needs_kubectl, of_kind, settings_of, template_pod
+from tests.world.manifests.admission import job_of, network_policy_of
+from tests.world.manifests.kustomized import Object, needs_kubectl, of_kind, settings_of, template_pod
 from tests.world.repository import MANIFESTS
 
 pytestmark = needs_kubectl

@@ -16,8 +16,8 @@ from dispatcher.cluster import names
 from dispatcher.config import settings as settings_module
 from dispatcher.config.settings import Settings
 from dispatcher.telemetry.metrics import Metrics
-from tests.world.admission import job_of, network_policy_of
-from tests.world.kustomized import (
+from tests.world.manifests.admission import job_of, network_policy_of
+from tests.world.manifests.kustomized import (
     COMPONENTS,
     VARIANTS,
     config_map,

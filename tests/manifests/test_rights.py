@@ -14,7 +14,7 @@ from dispatcher.cli.checks.check import NEEDED, NEEDED_WITH_SCOPED, NEEDED_WITH_
 from dispatcher.cluster import calls, names
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import Listing, ObjectConflict
-from tests.world.kustomized import (
+from tests.world.manifests.kustomized import (
     VARIANTS,
     Object,
     containers,

@@ -13,9 +13,9 @@ from local_stack.azurite import Azurite
 from local_stack.cluster.client import StandInCluster, start_cluster
 from local_stack.portal.client import StandInPortal
 from local_stack.surroundings import scoped_settings
-from tests.world.admission import install
 from tests.world.dispatcher_process import Stage
-from tests.world.kustomized import needs_kubectl
+from tests.world.manifests.admission import install
+from tests.world.manifests.kustomized import needs_kubectl
 
 pytestmark = needs_kubectl
 

@@ -15,7 +15,7 @@ import yaml
 from local_stack.http_json import OPENER
 from local_stack.processes import Service, bare_environment, free_port, wait_until
 from tests.world.dispatcher_process import Stage
-from tests.world.monitoring import ALERTS, RULES, expressions, filled_in
+from tests.world.manifests.monitoring import ALERTS, RULES, expressions, filled_in
 
 pytestmark = pytest.mark.skipif(
     shutil.which("prometheus") is None, reason="prometheus is not installed (Debian: apt-get install prometheus)"

@@ -12,9 +12,9 @@ import pytest
 from azure.storage.blob import BlobServiceClient
 
 from local_stack.surroundings import scoped_settings
-from tests.world import hunt
 from tests.world import json_objects as objects
 from tests.world.dispatcher_process import Stage
+from tests.world.programs import hunt
 from tests.world.repository import ROOT
 from trainer_image.host import confinement
 

@@ -9,7 +9,7 @@ import pytest
 from trainer_image.data import apart
 from trainer_image.errors import DatasetInvalid, LimitExceeded, OutOfMemory, TrainerError
 
-PARSER = "tests.world.doomed_parser"
+PARSER = "tests.world.programs.doomed_parser"
 
 
 def ask(do: str) -> list[bytes]:

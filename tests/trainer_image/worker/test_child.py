@@ -25,7 +25,7 @@ from trainer_image.worker.child import Worker
 
 pytestmark = pytest.mark.long
 
-ODD = "tests.world.odd_worker"
+ODD = "tests.world.programs.odd_worker"
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.world import hunt
+from tests.world.programs import hunt
 from tests.world.repository import ROOT
 from tests.world.trainer_fakes import write_dataset
 from trainer_image.host import confinement
@@ -30,7 +30,7 @@ PLUGIN = """
 import json
 from trainer_image.errors import ConfigInvalid
 from trainer_image.tasks.base import Task
-from tests.world.hunt import hunt
+from tests.world.programs.hunt import hunt
 
 class Own(Task):
     name = "own"

@@ -18,7 +18,7 @@ from local_stack.cluster.registry.defaults import default_job, default_pod
 from local_stack.cluster.registry.policies import Write, denial
 from local_stack.cluster.registry.resources import JOBS, NETWORKPOLICIES, PODS, SECRETS
 from tests.world import json_objects as objects
-from tests.world.kustomized import Object, config_map, of_kind, settings_of, template_of
+from tests.world.manifests.kustomized import Object, config_map, of_kind, settings_of, template_of
 from tests.world.repository import JOB_TEMPLATE
 
 NAMESPACE = "training"

@@ -1,6 +1,6 @@
 """A worker that does what HOW in its environment says, once it is asked to train; else as trainer_image.worker.child.
 
-python -m tests.world.odd_worker START
+python -m tests.world.programs.odd_worker START
 """
 
 from __future__ import annotations
