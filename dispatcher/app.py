@@ -211,7 +211,7 @@ class App:
             probe=self._probe_portal,
             stopping=self._stopping,
             refusals=self._refusals,
-            holds=lambda: self._switch.holds,
+            holds=self._holds,
             # What a launch may take is bounded by its message's visibility timeout: it begins nothing after that.
             working=lambda: self._heartbeats.work("launch", self._settings.visibility_timeout),
         )
@@ -245,7 +245,7 @@ class App:
             active=self._cache.unfinished_by_queue,
             most=settings.max_active_jobs,
             not_ready=self.pauses,
-            paused=lambda: self._switch.pause.sentence if self._switch.pause is not None else "",
+            paused=lambda queue: pause.sentence if (pause := self._switch.pause_of(queue)) is not None else "",
             elsewhere=self._elsewhere,
         )
 
@@ -316,6 +316,9 @@ class App:
         self._events.close()
         events.join(max(0.0, min(2.0, deadline - time.monotonic())))
 
+    def _holds(self, queue: str) -> bool:
+        return self._switch.holds(queue)
+
     def _take_in(self, alive: Callable[[], None]) -> None:
         self._first.ask(alive)
         self._intake.run(alive)
@@ -344,6 +347,8 @@ class App:
         reasons = [f"intake pauses: {reason}" for reason in self._breakers.reasons]
         if self._switch.pause is not None:
             reasons.append(f"intake is {self._switch.pause.sentence}")
+        switched_off = [pause for queue, pause in self._switch.queues.items() if queue in self._settings.queues]
+        reasons += [f"intake from queue {pause.queue} is {pause.sentence}" for pause in switched_off]
         if self._switch.problem:
             reasons.append(f"whether the intake is paused cannot be read: {self._switch.problem}")
         return reasons
@@ -351,9 +356,13 @@ class App:
     def _connect_metrics(self) -> None:
         """The gauges that are read at each scrape; the loop `gauges` sets the others."""
         metrics, settings = self._metrics, self._settings
-        IntakeGauges(self._breakers, self._lanes, self._cache.unfinished_by_queue, settings.max_active_jobs).connect(
-            metrics
-        )
+        IntakeGauges(
+            self._breakers,
+            self._lanes,
+            self._cache.unfinished_by_queue,
+            settings.max_active_jobs,
+            lambda queue: queue in self._switch.queues,
+        ).connect(metrics)
         metrics.other_readers.set_function(lambda: self._readers.running)
         metrics.work_queue.set_function(lambda: len(self._work))
         metrics.loop_silent.labels("launch").set_function(lambda: self._heartbeats.silence("launch"))

@@ -134,7 +134,7 @@ def inspect(settings: Settings, name: str) -> Found:
         portal,
         message_trace(queued.rows),
         poison_trace(queued.entries),
-        _paused(cluster),
+        _paused(cluster, (queued.rows[0]["queue"] or "") if queued.rows else ""),
         queued.hidden,
         foreign=job is not None,
         elsewhere=elsewhere,
@@ -160,11 +160,12 @@ def _on_the_queues(settings: Settings, name: str) -> _Queued:
     return _Queued(rows, entries, max(0, (queues.depth or 0) - len(queues.waiting)))
 
 
-def _paused(cluster: KubernetesJobs) -> str:
+def _paused(cluster: KubernetesJobs, queue: str) -> str:
     try:
-        pause = pause_of(cluster.get_config_map(names.PAUSE) or {})
+        data = cluster.get_config_map(names.PAUSE)
     except ClusterError:  # who may not read it sees the rest
         return ""
+    pause = pause_of(data) or (pause_of(data, queue) if queue else None)
     return pause.sentence if pause else ""
 
 

@@ -34,7 +34,9 @@ from dispatcher.cli.support import (
     read_environment,
     read_settings,
     read_text,
+    settings_for_cluster,
     settings_for_printing,
+    without_services,
 )
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.cluster.errors import ClusterError
@@ -115,12 +117,7 @@ def run(environ: Environment) -> None:
 def render(environ: Environment, message: str) -> None:
     """Print the Job that MESSAGE would create. MESSAGE is the text, @FILE or - for standard input."""
     # Nothing is called, so nothing but the template needs to be configured.
-    anything = {
-        "QUEUE_NAME": "" if environ.get("QUEUE_NAMES") else "unused",
-        "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
-        "API_BASE_URL": "http://localhost",
-    }
-    settings = read_settings({**anything, **environ})
+    settings = read_settings(without_services(environ))
     try:
         template = factories.read_template(settings)
         request = decode(read_text(message), factories.bounds_of(settings, template))
@@ -163,7 +160,7 @@ def status(environ: Environment, model: str | None, as_json: bool) -> None:
 @click.pass_obj
 def cancel(environ: Environment, model: str) -> None:
     """Stop the training of MODEL (its container's name or its id); the portal shows that it was cancelled."""
-    settings = settings_for_printing(environ)
+    settings = settings_for_cluster(environ)
     try:
         name = container_of(model)
         with outside_calls("Nothing was stopped"):

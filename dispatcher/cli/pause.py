@@ -15,10 +15,11 @@ from typing import NoReturn
 
 import click
 
-from dispatcher.cli.support import EXIT_FAILED, Environment, examples, fail, outside_calls, settings_for_printing
+from dispatcher.cli.queues import named_queue, queue_option
+from dispatcher.cli.support import EXIT_FAILED, Environment, examples, fail, outside_calls, settings_for_cluster
 from dispatcher.cluster import names
 from dispatcher.cluster.client import KubernetesJobs
-from dispatcher.decisions.pauses import Pause, answers, pause_of, switched_on
+from dispatcher.decisions.pauses import Pause, answers, pause_of, pauses_of_queues, switched_off, switched_on
 from training_common.times import rfc3339
 
 # Seconds within which every dispatcher has looked several times; and without a change after which one that had messages
@@ -30,37 +31,49 @@ _LOOK_EVERY, _LIST_EVERY = 1.0, 5.0
 
 
 @click.command(
-    epilog=examples("dispatcher pause", "dispatcher pause --reason 'storage moves, until 14:00, ask Ada'"),
+    epilog=examples(
+        "dispatcher pause",
+        "dispatcher pause --reason 'storage moves, until 14:00, ask Ada'",
+        "dispatcher pause --queue normal",
+    ),
 )
 @click.option("--reason", default="", help="For people: shown wherever the pause is.")
+@queue_option("Of QUEUE_NAMES this one alone; the others go on.")
 @click.pass_obj
-def pause(environ: Environment, reason: str) -> None:
+def pause(environ: Environment, reason: str, queue: str | None) -> None:
     """Have every dispatcher of the namespace receive no more messages; it lasts until `resume`, whatever restarts.
 
     What runs, waits and is reported goes on. It needs `get` and `patch` on the ConfigMap training-dispatcher-pause.
     """
     with outside_calls():
-        cluster = KubernetesJobs(settings_for_printing(environ).namespace)
-        found, before = _pause(cluster, reason)
+        name = named_queue(environ, queue)
+        cluster = KubernetesJobs(settings_for_cluster(environ).namespace)
+        found, before = _pause(cluster, reason, name)
     if before:
-        click.echo(f"The intake in namespace {cluster.namespace} was paused already: {found.sentence}")
+        click.echo(f"{_what(cluster, name)} was paused already: {found.sentence}")
         return
     click.echo(
-        f"The intake in namespace {cluster.namespace} is {found.sentence}. Every dispatcher sees it within seconds;"
+        f"{_what(cluster, name)} is {found.sentence}. Every dispatcher sees it within seconds;"
         " what it has received is still launched (`dispatcher drain` waits for that), and what runs goes on"
     )
 
 
-@click.command(epilog=examples("dispatcher resume"))
+@click.command(epilog=examples("dispatcher resume", "dispatcher resume --queue normal"))
+@queue_option("End the pause of this queue alone. Without it that of all queues ends; those of single ones stay.")
 @click.pass_obj
-def resume(environ: Environment) -> None:
+def resume(environ: Environment, queue: str | None) -> None:
     """End a pause: every dispatcher of the namespace receives messages again. Idempotent."""
     with outside_calls():
-        cluster = KubernetesJobs(settings_for_printing(environ).namespace)
-        found = pause_of(_switch(cluster, "Nothing was changed"))
-        cluster.patch_config_map(names.PAUSE, None)
+        name = named_queue(environ, queue)
+        cluster = KubernetesJobs(settings_for_cluster(environ).namespace)
+        data = _switch(cluster, "Nothing was changed")
+        cluster.patch_config_map(names.PAUSE, switched_off(data, name))
+    found = pause_of(data, name)
     was = f"; it was {found.sentence.partition(';')[0]}" if found else ", and was not paused"
-    click.echo(f"The intake in namespace {cluster.namespace} goes on{was}")
+    click.echo(f"{_what(cluster, name)} goes on{was}")
+    others = pauses_of_queues(data) if not name else {"": found_all} if (found_all := pause_of(data)) else {}
+    for stays in others.values():
+        click.echo(f"{_what(cluster, stays.queue)} stays {stays.sentence}")
 
 
 @click.command(
@@ -75,21 +88,25 @@ def resume(environ: Environment) -> None:
 def drain(environ: Environment, reason: str, trainings: bool, wait: int) -> None:
     """Pause, and wait until no dispatcher has a message in hand and no Job is being launched. The pause stays."""
     with outside_calls("The pause stays"):
-        cluster = KubernetesJobs(settings_for_printing(environ).namespace)
+        cluster = KubernetesJobs(settings_for_cluster(environ).namespace)
         found, _ = _pause(cluster, reason)
-        click.echo(f"The intake in namespace {cluster.namespace} is {found.sentence}")
+        click.echo(f"{_what(cluster)} is {found.sentence}")
         click.echo(_drained(cluster, found, trainings, wait, lambda text: click.echo(f"  {text}", err=True)))
 
 
-def _pause(cluster: KubernetesJobs, reason: str) -> tuple[Pause, bool]:
-    """The pause that there is now, and whether there was one before. Raises ClusterError."""
+def _what(cluster: KubernetesJobs, queue: str = "") -> str:
+    return f"The intake {f'from queue {queue} ' if queue else ''}in namespace {cluster.namespace}"
+
+
+def _pause(cluster: KubernetesJobs, reason: str, queue: str = "") -> tuple[Pause, bool]:
+    """The pause that there is now, and whether there was one before. queue: "" for all. Raises ClusterError."""
     data = _switch(cluster, "Nothing was paused")
-    before = pause_of(data)
+    before = pause_of(data, queue)
     if before is not None and before.id and not reason:
         return before, True
     since = before.since if before else rfc3339(time.time())
     key = (before.id if before else "") or secrets.token_hex(4)
-    wanted = Pause(since, key, reason or (before.reason if before else ""), _who())
+    wanted = Pause(since, key, reason or (before.reason if before else ""), _who(), queue)
     cluster.patch_config_map(names.PAUSE, switched_on(data if before is None else {}, wanted))
     return wanted, before is not None
 

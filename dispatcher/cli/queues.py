@@ -9,7 +9,7 @@ from typing import TypeVar
 import click
 
 from dispatcher import factories
-from dispatcher.cli.support import EXIT_USAGE, fail
+from dispatcher.cli.support import EXIT_USAGE, Environment, fail, settings_for_printing
 from dispatcher.cluster.client import KubernetesJobs
 from dispatcher.config.settings import Settings
 from dispatcher.decisions.readers import Reader, others
@@ -23,11 +23,23 @@ def queue_option(help_: str) -> Callable[[Command], Command]:
     return click.option("--queue", "queue", metavar="NAME", help=help_)
 
 
+def named_queue(environ: Environment, queue: str | None) -> str:
+    """The queue that is named, "" for none. Ends the process for one that the settings do not have."""
+    if queue is not None:
+        _require(settings_for_printing(environ), queue)
+    return queue or ""
+
+
 def pairs_of(settings: Settings, queue: str | None) -> list[QueuePair[TrainingQueue]]:
     """The one that is named, or all. Raises ConnectionStringInvalid; ends the process for a name that is not known."""
-    if queue is not None and queue not in settings.queues:
-        fail(EXIT_USAGE, f"--queue {queue} is none of the queues here: {', '.join(settings.queues)}")
+    if queue is not None:
+        _require(settings, queue)
     return [pair for pair in factories.open_queues(settings) if queue in (None, pair.name)]
+
+
+def _require(settings: Settings, queue: str) -> None:
+    if queue not in settings.queues:
+        fail(EXIT_USAGE, f"--queue {queue} is none of the queues here: {', '.join(settings.queues)}")
 
 
 def queue_to_send_to(settings: Settings, queue: str | None) -> TrainingQueue:

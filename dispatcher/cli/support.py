@@ -72,6 +72,21 @@ def settings_for_printing(environ: Environment) -> Settings:
     return settings
 
 
+def settings_for_cluster(environ: Environment) -> Settings:
+    """As `settings_for_printing`, for a command that asks the API server alone: a kubeconfig is enough for it."""
+    return settings_for_printing(without_services(environ) | {"JOB_TEMPLATE": __file__})
+
+
+def without_services(environ: Environment) -> dict[str, str]:
+    """The environment with something for the queue, its storage and the portal, where they are not set."""
+    anything = {
+        "QUEUE_NAME": "" if environ.get("QUEUE_NAMES") else "unused",
+        "AZURE_STORAGE_CONNECTION_STRING": "" if environ.get("AZURE_STORAGE_QUEUE_URL") else "unused",
+        "API_BASE_URL": "http://localhost",
+    }
+    return {**anything, **{name: value for name, value in environ.items() if value or name not in anything}}
+
+
 def container_of(model: str) -> str:
     """`model-123` for `model-123` or `123`. Raises InvalidContainerName for a name that no model can have."""
     name = model if model.startswith(MODEL_PREFIX) else f"{MODEL_PREFIX}{model}"

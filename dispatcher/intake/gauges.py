@@ -17,12 +17,16 @@ _WORST_FIRST = (State.OPEN, State.HALF_OPEN, State.CLOSED)
 
 @dataclass(frozen=True)
 class IntakeGauges:
-    """active(), most: unfinished Jobs as `fairness.rooms` takes them."""
+    """active(), most: unfinished Jobs as `fairness.rooms` takes them.
+
+    is_switched_off(queue): whether people have paused this queue alone.
+    """
 
     breakers: CircuitBreakers
     lanes: Sequence[Lane]
     active: Callable[[], Mapping[str, int]]
     most: int
+    is_switched_off: Callable[[str], bool]
 
     def connect(self, metrics: Metrics) -> None:
         metrics.max_active_jobs.set(self.most)
@@ -35,6 +39,9 @@ class IntakeGauges:
             metrics.queue_active_jobs.labels(lane.name).set_function(functools.partial(self._own, lane.name))
             metrics.queue_room.labels(lane.name).set_function(functools.partial(self._room, lane.name))
             metrics.queue_paused.labels(lane.name).set_function(functools.partial(self._is_paused, lane.name))
+            metrics.queue_switched_off.labels(lane.name).set_function(
+                functools.partial(lambda name: float(self.is_switched_off(name)), lane.name)
+            )
         metrics.pauses("full", lambda: not any(self._room(lane.name) for lane in self.lanes))
 
     def _own(self, queue: str) -> int:

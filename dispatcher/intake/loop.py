@@ -73,8 +73,8 @@ class Intake:
 
     queues: with the lane of each. active(): the unfinished Jobs of each queue, as `fairness.rooms` takes them;
     expect(job, queue): one more, which that shows in a moment. probe(model_id): raises while the portal is out of
-    reach. working(): held while one message is in hand, so that liveness sees a launch that never returns. holds():
-    whether people have paused the intake.
+    reach. working(): held while one message is in hand, so that liveness sees a launch that never returns.
+    holds(queue): whether people have paused the intake from it.
     """
 
     queues: Mapping[Lane, QueuePair[Queue]]
@@ -90,7 +90,7 @@ class Intake:
     stopping: threading.Event
     refusals: Refusals = field(default_factory=Refusals)
     working: Callable[[], AbstractContextManager[object]] = nullcontext
-    holds: Callable[[], bool] = lambda: False
+    holds: Callable[[str], bool] = lambda queue: False
     expect: Callable[[str, str], None] = lambda job, queue: None
 
     _answers: OutcomeWrites = field(default_factory=OutcomeWrites, init=False)  # for which models the portal has one

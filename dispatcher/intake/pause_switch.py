@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ClusterForbidden
-from dispatcher.decisions.pauses import Pause, answer_of, pause_of
+from dispatcher.decisions.pauses import Pause, answer_of, pause_of, pauses_of_queues
 from dispatcher.ports import Switches
 
 log = logging.getLogger(__name__)
@@ -32,16 +32,20 @@ class PauseSwitch:
     stopping: threading.Event
     every: float = _EVERY
 
-    pause: Pause | None = field(default=None, init=False)
+    pause: Pause | None = field(default=None, init=False)  # of all queues
+    queues: dict[str, Pause] = field(default_factory=dict, init=False)  # of one queue alone, by its name
     problem: str = field(default="", init=False)  # why the switch cannot be read now
     is_known: bool = field(default=False, init=False)  # since it was read first
     _answered: tuple[str, int] = field(default=("", 0), init=False)  # the pause's id and the number, last written
     _beat: int = field(default=0, init=False)
 
-    @property
-    def holds(self) -> bool:
-        """Whether no message is received: a pause, or a start that does not know yet."""
-        return self.pause is not None or not self.is_known
+    def holds(self, queue: str) -> bool:
+        """Whether no message of this queue is received: a pause, or a start that does not know yet."""
+        return self.pause is not None or queue in self.queues or not self.is_known
+
+    def pause_of(self, queue: str) -> Pause | None:
+        """What holds this queue, as far as it is known."""
+        return self.pause or self.queues.get(queue)
 
     def run(self, alive: Callable[[], None]) -> None:
         while not self.stopping.is_set():
@@ -52,16 +56,21 @@ class PauseSwitch:
     def look(self) -> None:
         """Read the switch, and answer. What cannot be read leaves the last known state as it is."""
         try:
-            found = pause_of(self.cluster.get_config_map(names.PAUSE))
+            data = self.cluster.get_config_map(names.PAUSE)
         except ClusterError as error:
             self._unread(error)
             return
+        found, queues = pause_of(data), pauses_of_queues(data)
         if self.problem:
             log.info("The switch of `dispatcher pause` can be read again")
             self.problem = ""
         if found != self.pause:
             log.warning("Intake %s", f"is {found.sentence}" if found else "continues: `dispatcher resume`")
-        self.pause, self.is_known = found, True
+        for queue in sorted({*queues, *self.queues}):
+            if (one := queues.get(queue)) != self.queues.get(queue):
+                state = f"is {one.sentence}" if one else "continues: `dispatcher resume`"
+                log.warning("Intake from queue %s %s", queue, state)
+        self.pause, self.queues, self.is_known = found, queues, True
         if found is not None and found.id:
             self._answer(found)
 

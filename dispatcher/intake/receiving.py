@@ -27,7 +27,7 @@ class Receiving:
     metrics: Metrics
     settings: Settings
     active: Callable[[], Mapping[str, int]]
-    holds: Callable[[], bool]
+    holds: Callable[[str], bool]
 
     is_under_way: bool = field(default=False, init=False)  # until what was received is in flight
     _turns: Turns = field(default_factory=Turns, init=False)
@@ -52,8 +52,8 @@ class Receiving:
                 continue
             # First this, then the question: whoever pauses meanwhile finds one in hand or no message received.
             self.is_under_way = True
-            if self.holds():
-                break
+            if self.holds(lane.name):
+                continue
             if messages := self._receive_from(self.queues[lane], limit):
                 self._turns = self._turns.took(lane, len(messages))
                 self.metrics.queue_received.labels(lane.name).inc(len(messages))

@@ -99,6 +99,8 @@ class Metrics:
         self.queue_room = self._new(Gauge, "queue_room_jobs", what, queue=())
         what = "1 while nothing is received from a queue because it is out of reach, or one message at a time to try"
         self.queue_paused = self._new(Gauge, "queue_paused", what, queue=())
+        what = "1 while people have paused a queue alone"
+        self.queue_switched_off = self._new(Gauge, "queue_switched_off", what, queue=())
         what = "Number of other namespaces whose dispatchers read this queue, too"
         self.other_readers = self._new(Gauge, "queue_other_namespaces", what)
         what = "Messages put on the poison queue, by reason"

@@ -101,7 +101,7 @@ class Process:
 
 @dataclass(eq=False)
 class StatusPage:
-    """not_ready(): why no request would be taken now; paused(): `Pause.sentence`, "" where people have not paused it;
+    """not_ready(): why no request would be taken now; paused(queue): `Pause.sentence`, "" where nobody has paused it;
     elsewhere(): who else may have launched a model that is Processing without a Job here (`readers.perhaps`).
     active(), most: unfinished Jobs as `fairness.rooms` takes them.
 
@@ -120,7 +120,7 @@ class StatusPage:
     active: Callable[[], Mapping[str, int]]
     most: int
     not_ready: Callable[[], list[str]]
-    paused: Callable[[], str] = lambda: ""
+    paused: Callable[[str], str] = lambda queue: ""
     elsewhere: Callable[[], str] = lambda: ""
     fresh: float = _FRESH
     clock: Callable[[], float] = time.time
@@ -239,7 +239,7 @@ class StatusPage:
         messages = [row for row in rows if row["phase"] == ON_THE_QUEUE]
         entries = [entry for entry in facts.poison if claimed_model(entry.original)[:NAME_LIMIT] == name]
         hidden = max(0, (facts.depth or 0) - len(facts.waiting))
-        namespace, paused = self.process.namespace, self.paused()
+        namespace, paused = self.process.namespace, self.paused((messages[0]["queue"] or "") if messages else "")
         message, poison = message_trace(messages), poison_trace(entries)
         return Traces(name, namespace, word, message, poison, paused, hidden, foreign, self.elsewhere())
 

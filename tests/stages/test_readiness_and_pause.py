@@ -118,6 +118,19 @@ def test_drain_waits_for_what_is_in_hand_and_says_what_that_is(stage: Stage, mon
     assert "1 trainings not ended or not reported" in err
 
 
+def test_a_kubeconfig_is_all_that_pausing_needs(stage: Stage) -> None:
+    nothing = dict.fromkeys(
+        ("QUEUE_NAME", "AZURE_STORAGE_CONNECTION_STRING", "API_BASE_URL", "API_KEY", "JOB_TEMPLATE"), ""
+    )
+    stage.write_template()
+    code, said, err = stage.cli("pause", **nothing)
+    assert (code, "is paused since" in said) == (0, True), err
+    code, said, err = stage.cli("resume", **nothing)
+    assert (code, "it was paused since" in said) == (0, True), err
+    code, _, err = stage.cli("cancel", "model-1", **nothing)
+    assert (code, "QUEUE_NAME" in err) == (1, False)
+
+
 @pytest.mark.parametrize("command", ["pause", "resume", "drain"])
 def test_without_the_switch_or_the_cluster_the_commands_say_whose_turn_it_is(stage: Stage, command: str) -> None:
     stage.cluster.api("DELETE", f"/api/v1/namespaces/{stage.namespace}/configmaps/{names.PAUSE}")

@@ -121,6 +121,30 @@ def test_refused_messages_go_to_the_poison_queue_of_their_own_queue_and_back_to_
         assert pair.poison.depth() == 0
 
 
+def test_one_queue_is_paused_until_it_is_resumed_and_the_other_goes_on(queues: Queues) -> None:
+    stage = queues.stage
+    code, said, err = stage.cli("pause", "--queue", queues.normal, "--reason", "too many")
+    assert (code, f"The intake from queue {queues.normal} " in said) == (0, True), err
+    stage.start()
+    [held], [model] = queues.send(queues.normal, "done"), queues.send(queues.urgent, "done")
+    stage.wait_status(model, "Completed")
+    assert stage.job(held) is None
+    assert stage.metric("queue_switched_off", queue=queues.normal) == 1
+    assert stage.metric("queue_switched_off", queue=queues.urgent) == 0
+    assert stage.metric("intake_paused", reason="operator") == 0
+    ends = f"too many; `dispatcher resume --queue {queues.normal}` ends it"
+    assert ends in stage.cli("check")[1]
+    assert ends in stage.cli("explain", f"model-{held}")[1]
+    assert f"Intake from queue {queues.normal} is paused since" in stage.log()
+    assert stage.cli("pause", "--queue", "nobodys")[0] == 2
+
+    assert ends in stage.cli("resume")[1], "that of all is another pause"
+    code, said, err = stage.cli("resume", "--queue", queues.normal)
+    assert (code, "it was paused since" in said) == (0, True), err
+    stage.wait_status(held, "Completed")
+    stage.wait(queues.drained)
+
+
 def test_a_queue_that_is_missing_is_named_and_keeps_the_other_going_and_the_rollout_waiting(queues: Queues) -> None:
     stage = queues.stage
     stage.settings["QUEUE_NAMES"] = f"never-made,{queues.normal}"

@@ -20,7 +20,7 @@ from dispatcher.cluster.errors import ClusterError
 from dispatcher.config.parsers import poison_name
 from dispatcher.config.placeholders import placeholders
 from dispatcher.config.settings import Settings
-from dispatcher.decisions.pauses import pause_of
+from dispatcher.decisions.pauses import pause_of, pauses_of_queues
 from dispatcher.intake.first_answers import known_models, prove_portal
 from dispatcher.launch.creation import Creation
 from dispatcher.launch.job_spec import build_job
@@ -230,6 +230,9 @@ def _switch(cluster: KubernetesJobs) -> str:
         )
     if (found := pause_of(data)) is not None:
         raise Otherwise("warning", f"no message is received: the intake is {found.sentence}")
+    if queues := pauses_of_queues(data):
+        each = "; ".join(f"the queue {queue} is {pause.sentence}" for queue, pause in queues.items())
+        raise Otherwise("warning", f"not all messages are received: {each}")
     return "not paused"
 
 

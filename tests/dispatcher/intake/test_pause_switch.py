@@ -9,7 +9,15 @@ import pytest
 
 from dispatcher.cluster import names
 from dispatcher.cluster.errors import ClusterError, ClusterForbidden, ClusterUnavailable, ObjectNotFound
-from dispatcher.decisions.pauses import Pause, answer_of, answers, pause_of, switched_on
+from dispatcher.decisions.pauses import (
+    Pause,
+    answer_of,
+    answers,
+    pause_of,
+    pauses_of_queues,
+    switched_off,
+    switched_on,
+)
 from dispatcher.intake.pause_switch import PauseSwitch
 
 PAUSE = Pause("2026-01-01T00:00:00Z", "0a1b", "upgrade", "ada@laptop")
@@ -70,15 +78,46 @@ def test_who_writes_there_does_not_write_lines_of_the_log() -> None:
     assert len(found.sentence) < 500
 
 
+def test_a_pause_of_one_queue_holds_that_one_alone_and_says_how_it_ends(
+    there: OneConfigMap, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch = a_switch(there, [0])
+    there.patch_config_map(names.PAUSE, switched_on({}, Pause("12:00", "ab", "too many", "ada", "normal")))
+    switch.look()
+    assert (switch.holds("normal"), switch.holds("urgent"), switch.pause) == (True, False, None)
+    [line] = [r.message for r in caplog.records]
+    assert line == (
+        "Intake from queue normal is paused since 12:00 by ada: too many; `dispatcher resume --queue normal` ends it"
+    )
+    caplog.clear()
+    there.patch_config_map(names.PAUSE, switched_off(there.data or {}, "normal"))
+    switch.look()
+    assert not switch.holds("normal")
+    assert [r.message for r in caplog.records] == ["Intake from queue normal continues: `dispatcher resume`"]
+    assert there.data == {}
+
+
+@pytest.mark.parametrize(("ended", "stays"), [("", "normal"), ("normal", "")])
+def test_the_pauses_of_all_and_of_one_queue_end_each_by_its_own_resume(
+    there: OneConfigMap, ended: str, stays: str
+) -> None:
+    for queue in ("", "normal"):
+        there.patch_config_map(names.PAUSE, switched_on(there.data or {}, Pause("12:00", "ab", queue=queue)))
+    there.patch_config_map(names.PAUSE, switched_off(there.data or {}, ended))
+    assert pause_of(there.data, ended) is None
+    assert pause_of(there.data, stays) == Pause("12:00", "ab", queue=stays)
+    assert set(pauses_of_queues(there.data)) == {stays} - {""}
+
+
 def test_a_start_receives_nothing_before_it_has_read_the_switch(there: OneConfigMap) -> None:
     there.error = ClusterUnavailable("out of reach")
     switch = a_switch(there, [0])
-    assert switch.holds
+    assert switch.holds("urgent")
     switch.look()
-    assert switch.holds, "it may be paused"
+    assert switch.holds("urgent"), "it may be paused"
     there.error = None
     switch.look()
-    assert not switch.holds
+    assert not switch.holds("urgent")
 
 
 def test_what_cannot_be_read_leaves_the_last_known_state_and_is_said_once(
@@ -91,13 +130,13 @@ def test_what_cannot_be_read_leaves_the_last_known_state_and_is_said_once(
     caplog.clear()
     for _ in range(3):
         switch.look()
-    assert switch.holds
+    assert switch.holds("urgent")
     [line] = [r.message for r in caplog.records if "cannot be read" in r.message]
     assert "The intake stays as it is: paused" in line
     assert switch.problem == "may not get configmaps"
     there.error, there.data = None, {}
     switch.look()
-    assert not switch.holds
+    assert not switch.holds("urgent")
     assert not switch.problem
 
 
@@ -105,14 +144,14 @@ def test_a_role_from_before_the_switch_goes_on_as_before(there: OneConfigMap) ->
     there.error = ClusterForbidden("may not get configmaps")
     switch = a_switch(there, [0])
     switch.look()
-    assert not switch.holds
+    assert not switch.holds("urgent")
 
 
 def test_without_a_config_map_nothing_is_paused(there: OneConfigMap) -> None:
     there.data = None
     switch = a_switch(there, [0])
     switch.look()
-    assert not switch.holds
+    assert not switch.holds("urgent")
 
 
 def test_a_dispatcher_answers_again_and_again_while_it_has_something_in_hand_and_then_once(there: OneConfigMap) -> None:
@@ -152,4 +191,4 @@ def test_an_answer_that_may_not_be_written_ends_no_pause(there: OneConfigMap, mo
 
     monkeypatch.setattr(there, "patch_config_map", refuse)
     switch.look()
-    assert switch.holds
+    assert switch.holds("urgent")

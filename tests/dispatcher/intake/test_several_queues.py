@@ -84,6 +84,13 @@ def test_an_empty_queue_costs_the_other_nothing_and_comes_first_when_it_has_a_me
     assert {message.queue for message in bench.take()} == {"urgent"}
 
 
+def test_a_queue_that_people_have_paused_gives_nothing_and_the_other_all_there_is_room_for() -> None:
+    bench = Bench(URGENT, NORMAL)
+    bench.intake._receiving.holds = lambda queue: queue == "urgent"
+    bench.take(5)
+    assert set(bench.received) == {"normal"}
+
+
 def test_a_cap_and_the_others_reserve_bound_what_is_received() -> None:
     bench = Bench(Lane("urgent", 4, cap=3), NORMAL, most=20)
     bench.active.update(urgent=2, normal=13)
