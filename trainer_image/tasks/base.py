@@ -339,7 +339,8 @@ class Problem(ABC):
         return ()
 
     def resize(self, name: str) -> None:
-        """Sets `recipe` and `predictor` to the size of this name; called before a network is built, several times."""
+        """Sets `recipe`, and what `predictor` builds, to the size of this name; called before a network is built, and
+        several times."""
         raise ValueError(f"there is no size '{name}'")
 
     def calibrate(self, outputs: Any) -> Calibration:

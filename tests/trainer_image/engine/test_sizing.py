@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,11 +13,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from tests.world.training_data import TABULAR, class_table, run_inputs
+from tests.world.training_data import TABULAR, class_table, documents, image_folder, run_inputs
 from trainer_image.engine import sizing
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.training import validate_dataset
 from trainer_image.errors import GpuOutOfMemory
+from trainer_image.tasks import task_named
 from trainer_image.tasks.base import NetworkSize, Problem, Recipe, TaskSettings
 from trainer_image.tasks.tabular.task import TabularProblem
 
@@ -110,6 +112,27 @@ def test_the_size_in_the_newest_checkpoint_is_kept_and_nothing_is_measured(monke
     problem = Sized()
     assert sizing.choose(cast("Problem", problem), lambda recipe: cast("Any", None), Store(), 1) == ("medium", [])
     assert problem.name == "medium"
+
+
+@pytest.mark.parametrize(
+    ("task", "data", "target"),
+    [("tabular", class_table, "y"), ("image_classification", image_folder, None), ("language_model", documents, None)],
+)
+def test_a_problem_that_is_resized_keeps_its_predictor_which_builds_and_describes_the_network_of_that_size(
+    tmp_path: Path, task: str, data: Callable[[Path], Path], target: str | None
+) -> None:
+    problem = task_named(task).prepare(data(tmp_path / "data"), TaskSettings(target=target))
+    before, built = problem.predictor, dict[str, dict[str, torch.Size]]()
+    for size in problem.sizes():
+        problem.resize(size.name)
+        assert problem.predictor is before
+        assert problem.recipe is size.recipe
+        restored = task_named(task).restore(json.loads(json.dumps(problem.model_description())))
+        shapes = [{k: t.shape for k, t in each.build_model().state_dict().items()} for each in (before, restored)]
+        assert shapes[0] == shapes[1]
+        built[size.name] = shapes[0]
+    assert len(built) > 1
+    assert len({str(shapes) for shapes in built.values()}) == len(built)
 
 
 def test_measuring_steps_takes_no_random_number_from_the_training(tmp_path: Path) -> None:

@@ -189,9 +189,8 @@ class ImageProblem(ClassProblem):
 
     def resize(self, name: str) -> None:
         [network] = [network for network in self._networks if network.name == name]
-        old = self.predictor
-        self.recipe, self._augment = network.recipe, augmentation(name, self._mirror)
-        self.predictor = ImagePredictor(network.sizes, old.labels, old.scaling)
+        self.recipe, self.predictor.sizes = network.recipe, network.sizes
+        self._augment = augmentation(name, self._mirror)
 
     def candidates(self) -> Sequence[Candidate]:
         return [candidate(self.splits, len(self.predictor.labels)) for candidate in kernel.CANDIDATES]

@@ -273,8 +273,7 @@ class LanguageProblem(Problem):
 
     def resize(self, name: str) -> None:
         [network] = [network for network in self._networks if network.size.name == name]
-        self.recipe = network.size.recipe
-        self.predictor = LanguagePredictor(network.sizes, self.predictor.field)
+        self.recipe, self.predictor.sizes = network.size.recipe, network.sizes
 
     def candidates(self) -> Sequence[Candidate]:
         return [NgramCandidate({split: texts.contents() for split, texts in self._documents.items()})]
