@@ -140,7 +140,7 @@ class _Made:
 
 def _best(rows: TreeRows, allowance: Allowance, deadline: float) -> _Made | None:
     """Of values that are far from evenly spread, trees of logarithms too: whichever predict values better."""
-    if rows.mean is None:
+    if not rows.skewed:
         return _Fits(rows, allowance, deadline, log=False).best()
     middle = (time.monotonic() + deadline) / 2
     found = [_Fits(rows, allowance, until, log=log).best() for log, until in ((False, middle), (True, deadline))]
@@ -164,7 +164,7 @@ class _Fits:
         self._unit = rows.mean_in_spreads**2 if log else 1.0
 
     def _made(self, ensembles: Sequence[Ensemble], trees: Trees, loss: float, seconds: float) -> _Made:
-        base = self._base + np.log(self._rows.mean) if self._aim.log and self._rows.mean else self._base
+        base = self._base + np.log(self._rows.mean) if self._aim.log else self._base
         return _Made(ensembles, trees, self._aim.log, base, loss * self._unit, seconds)
 
     def best(self) -> _Made | None:

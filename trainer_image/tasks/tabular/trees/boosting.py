@@ -21,6 +21,8 @@ from trainer_image.tasks.tabular.trees.ensemble import Trees
 Array = np.ndarray[Any, Any]
 # Rounds without a better figure of the held-out rows after which boosting ends.
 PATIENCE = 50
+# Of some rows all values may be zero, which has no logarithm.
+LEAST_MEAN = 1e-6
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Aim:
         """What is predicted before the first tree: (outputs,), 1 for values and two classes, else one a class."""
         if self.classes == 1:
             mean = np.average(y, weights=weights)
-            return np.log([mean]) if self.log else np.array([mean])
+            return np.log([max(mean, LEAST_MEAN)]) if self.log else np.array([mean])
         shares = (np.bincount(y, weights, minlength=self.classes) + 1) / (len(y) + self.classes)
         logs = np.log(shares)
         return np.asarray(logs[1:] - logs[:1] if self.classes == 2 else logs - logs.mean())

@@ -45,7 +45,8 @@ class TreeRows:
     x:      float32 (rows, inputs)
     y:      classes, or values as the network learns them, (rows,)
     weights: how much each row counts, (rows,), 1 in the mean; None: all alike
-    mean:   of values that are far from evenly spread and none below zero, in the target's unit; else None
+    mean:   of values that are not below zero, in the target's unit, and above zero itself
+    skewed: whether none is below zero and they are far from evenly spread
     folds:  (rows,), of each row a number below FOLDS
     tables: statistics of the categories of each column that has them (count, statistics), from all rows; `x` of a row
             has those from the rows of other folds: its own label must not be seen in its input
@@ -59,7 +60,7 @@ class TreeRows:
         self._most = min(MOST_ROWS, MOST_CELLS // max(1, self._inputs.width))
         some = spaced(splits, fit_on, self._most)
         self.y, self.weights = self._labels(some), row_weights(some)
-        self.mean = self._mean_of_skewed(some["target"])
+        self.mean, self.skewed = self._mean_and_skew(some["target"])
         self.left_out = sum(rows_in(splits[name]) for name in fit_on) - len(self.y)
         self.folds = np.random.default_rng(seed).permutation(len(self.y)) % FOLDS
         codes, counts = self._inputs.categories(some["dense"], some["codes"]).numpy(), self._inputs.counts
@@ -85,23 +86,24 @@ class TreeRows:
             return labels
         return (labels.astype(np.float64) - self._target.centre) / self._target.spread
 
-    def _mean_of_skewed(self, labels: Tensor) -> float | None:
-        if isinstance(self._target, ClassTarget) or not len(labels) or labels.min() < 0:
-            return None
+    def _mean_and_skew(self, labels: Tensor) -> tuple[float, bool]:
+        if isinstance(self._target, ClassTarget) or not len(labels):
+            return 1.0, False
         values = labels.double()
+        mean = float(values.clamp_min(0).mean()) or 1.0
+        if values.min() < 0:
+            return mean, False
         skew = float(((values - values.mean()) ** 3).mean() / values.std(correction=0).clamp_min(1e-300) ** 3)
-        return float(values.mean()) if skew > SKEWED else None
+        return mean, skew > SKEWED
 
     @property
     def mean_in_spreads(self) -> float:
         """The mean in the unit that the network learns."""
-        assert self.mean is not None
         assert isinstance(self._target, ValueTarget)
         return self.mean / self._target.spread
 
     def positive(self, y: Array) -> Array:
         """Values (rows,) as shares of their mean, where there is one."""
-        assert self.mean is not None
         assert isinstance(self._target, ValueTarget)
         return np.asarray(np.maximum(0.0, y * self._target.spread + self._target.centre) / self.mean)
 
