@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from trainer_image.tasks.base import WEIGHT, Batch, Json, Outputs, Predictor, joined, rows_in, spaced, take
+from trainer_image.tasks.base import WEIGHT, Batch, Json, Outputs, Predictor, joined, restored, rows_in, spaced, take
 from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.tabular import linear
 from trainer_image.tasks.tabular.columns import Preprocessing
 from trainer_image.tasks.tabular.linear import LinearModel
-from trainer_image.tasks.tabular.target import ClassTarget, Target
+from trainer_image.tasks.tabular.target import ClassTarget, Target, ValueTarget
 from trainer_image.tasks.tensors import collected
 
 Array = np.ndarray[Any, Any]
@@ -27,6 +28,8 @@ Sample = tuple[Array, Array, Array | None]
 # Penalties of the logistic regression that are tried, from a strong one to nearly none (scikit-learn's C).
 STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOST_COEFFICIENTS = 40_000_000
+# Of a model of logarithms in what is predicted. By halves: far out it predicts too much where it is wrong.
+LOG_SHARES = (0.0, 0.5, 1.0)
 # Up to so many rows of training and validation split models are told apart by all of them, in so many folds.
 FEW_ROWS, FOLDS = 2_000, 4
 # Inputs times rows below which threads wait for each other longer than they work: on a busy machine the linear model of
@@ -93,8 +96,24 @@ class TableCandidate(Candidate):
         return (labels.double().numpy() - self.target.centre) / self.target.spread
 
 
+@dataclass(frozen=True)
+class ChosenLinear:
+    """strength: of a logistic regression; log: the share of a model of values' logarithms"""
+
+    strength: Annotated[float, Field(gt=0)] | None = None
+    log: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+
+def unfitted(chosen: Json, columns: Preprocessing, target: Target) -> LinearModel:
+    """Raises ValueError for what no fit returns."""
+    share = restored(ChosenLinear, chosen).log
+    log = target if share and isinstance(target, ValueTarget) else None
+    return LinearModel(columns, target.outputs, log, share)
+
+
 class Linear(TableCandidate):
-    """Ridge or logistic regression, its penalty chosen by leave-one-out error or on the validation rows."""
+    """Ridge or logistic regression, its penalty chosen by leave-one-out error or on the validation rows. Of values none
+    of which is below zero their logarithms have a share, where left-out rows are predicted better so beyond chance."""
 
     name = "linear"
 
@@ -106,9 +125,8 @@ class Linear(TableCandidate):
             return None
         x, y, w = self._rows(model, fit_on, min(linear.MOST_ROWS, MOST_COEFFICIENTS // max(1, width)))
         torch.set_num_threads(threads_for(x.size, allowance))  # whoever has a candidate fitted sets it back
-        if not isinstance(self.target, ClassTarget):
-            model.fill(*linear.ridge(x, y, w))
-            return model, {}
+        if isinstance(self.target, ValueTarget):
+            return self._values((x, y, w), self.target, chosen)
         classes = self.target.outputs
         if chosen is not None:
             strength = float(chosen["strength"])
@@ -120,6 +138,21 @@ class Linear(TableCandidate):
                 return None  # not all strengths were tried: a resumed training would have another model
         model.fill(*fitted)
         return model, {"strength": strength}
+
+    def _values(self, rows: Sample, target: ValueTarget, chosen: Json | None) -> tuple[nn.Module, Json]:
+        x, y, w = rows
+        flat = linear.ridge(x, y, w)
+        share = 0.0 if chosen is None else restored(ChosenLinear, chosen).log
+        values = y * target.spread + target.centre
+        log = linear.log_linear(x, values.clip(0.0), w) if share or (chosen is None and values.min() >= 0) else None
+        if log is None:
+            share = 0.0
+        elif chosen is None:
+            share = _log_share(flat.unseen * target.spread + target.centre, log.unseen, values, w, target)
+        found = {"log": share} if share else {}
+        model = unfitted(found, self.columns, target)
+        model.fill(flat.weight, flat.bias, log if share else None)
+        return model, found
 
     def _rows(self, model: LinearModel, names: Sequence[str], most: int) -> Sample:
         some = spaced(self.splits, names, most)
@@ -147,3 +180,19 @@ def _strongest(fit_on: Sample, held: Sample, classes: int, allowance: Allowance)
             break
     assert best is not None
     return best[1], best[2]
+
+
+def _log_share(flat: Array, log: Array, y: Array, weights: Array | None, target: ValueTarget) -> float:
+    """The share of `log` in what is predicted for rows that a fit has not seen: each larger one that is better than the
+    one before beyond chance. All (rows,), in the target's unit"""
+    flat, log = (target.possible(torch.from_numpy(each)).numpy() for each in (flat, log))
+    losses = [(flat + share * (log - flat) - y) ** 2 * (1.0 if weights is None else weights) for share in LOG_SHARES]
+    chosen = 0
+    while chosen + 1 < len(losses) and not within_chance(losses[chosen] - losses[chosen + 1]):
+        chosen += 1
+    return LOG_SHARES[chosen]
+
+
+def within_chance(worse: Array) -> bool:
+    """Whether the mean of these differences (rows,) from the best is not above its standard error."""
+    return bool(worse.mean() <= worse.std() / max(1, len(worse)) ** 0.5)

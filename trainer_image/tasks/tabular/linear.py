@@ -6,7 +6,7 @@ is not linear left to learn, and early stopping may leave it at that.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.tasks.tabular.columns import FURTHEST, Preprocessing
+from trainer_image.tasks.tabular.target import ValueTarget
 
 # The rows that are worth fitting on: of more, callers pass so many evenly spaced ones.
 MOST_ROWS = 20_000
 # Categories of a column, the most frequent ones, that have a weight of their own where the network has an embedding.
 MOST_SHOWN = 30
+# Rows times inputs squared up to which a log-linear model is tried, a second of one core; steps of Newton's method,
+# the least that is worth taking, logarithms beyond which nothing is told apart, and a penalty that is none.
+MOST_LOG_WORK = 200_000_000
+MOST_STEPS, LEAST_STEP, MOST_LOG, LEAST_PENALTY = 20, 1e-7, 30.0, 1e-9
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -33,28 +38,86 @@ def _standardised(x: Array, weights: Array | None) -> tuple[Array, Array, Array]
     return (x - mean) / spread, mean, spread
 
 
-def ridge(x: Array, y: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Ridge regression, its penalty chosen by leave-one-out error: weights (1, features) and bias (1,).
+class Fit(NamedTuple):
+    """weight (1, features), bias (1,), and what is predicted for each row by a fit without it, (rows,)"""
+
+    weight: Array
+    bias: Array
+    unseen: Array
+
+
+def ridge(x: Array, y: Array, weights: Array | None = None) -> Fit:
+    """Ridge regression, its penalty chosen by leave-one-out error.
 
     weights: how much each row counts, (rows,), 1 in the mean; as many rows alike, but for the penalty that is chosen
     """
     scaled, mean, spread = _standardised(x, weights)
     centre = float(np.average(y, weights=weights))
     y = y - centre
-    if weights is not None:
-        scaled, y = np.sqrt(weights)[:, None] * scaled, np.sqrt(weights) * y
+    roots = np.ones(len(y)) if weights is None else np.sqrt(weights)
+    scaled, y = roots[:, None] * scaled, roots * y
     u, s, vt = np.linalg.svd(scaled, full_matrices=False)
     projected = u.T @ y
-    best_error, best = np.inf, np.zeros(x.shape[1])
+    best_error, best, unseen = np.inf, np.zeros(x.shape[1]), y
     for penalty in len(y) * np.logspace(-5, 2, 29):
         shrink = s**2 / (s**2 + penalty)
         residual = y - u @ (shrink * projected)
-        leverage = (u**2) @ shrink + (1 if weights is None else weights) / len(y)
-        error = float(((residual / np.maximum(1 - leverage, 1e-6)) ** 2).mean())
+        leverage = (u**2) @ shrink + roots**2 / len(y)
+        residual = residual / np.maximum(1 - leverage, 1e-6)
+        error = float((residual**2).mean())
         if error < best_error:
-            best_error, best = error, vt.T @ (shrink / np.maximum(s, 1e-12) * projected)
+            best_error, best, unseen = error, vt.T @ (shrink / np.maximum(s, 1e-12) * projected), y - residual
     weight = best / spread
-    return weight[None], np.array([centre - weight @ mean])
+    return Fit(weight[None], np.array([centre - weight @ mean]), unseen / np.maximum(roots, 1e-12) + centre)
+
+
+def log_linear(x: Array, y: Array, weights: Array | None = None) -> Fit | None:
+    """As `ridge`, of the logarithm of the mean of values none of which is below zero: Poisson's likelihood, so that no
+    mean has to be guessed from logarithms. None: of other values, or it takes too long. unseen: nearly, by one step"""
+    width = x.shape[1] + 1
+    if y.min() < 0 or not y.max() > 0 or len(y) * width**2 > MOST_LOG_WORK:
+        return None
+    unit = float(np.average(y, weights=weights))
+    scaled, mean, spread = _standardised(x, weights)
+    inputs, values = np.concatenate([np.ones((len(y), 1)), scaled], axis=1), y / unit
+    masses = np.ones(len(y)) if weights is None else weights
+    fitted, best_error, best, unseen = np.zeros(width), np.inf, np.zeros(width), values
+    for strength in np.logspace(1, -5, 7):
+        penalty = np.full(width, strength * len(y))
+        penalty[0] = LEAST_PENALTY
+        fitted, curvature = _poisson(inputs, values, masses, penalty, fitted)
+        logs = inputs @ fitted
+        rates = masses * np.exp(logs.clip(-MOST_LOG, MOST_LOG))
+        leverage = np.einsum("ij,jk,ik->i", inputs, np.linalg.inv(curvature), inputs, optimize=True)
+        step = leverage * (rates - masses * values) / np.maximum(1 - leverage * rates, 1e-3)
+        left_out = np.exp((logs + step).clip(-MOST_LOG, MOST_LOG))
+        error = float(np.average((left_out - values) ** 2, weights=masses))
+        if error < best_error:
+            best_error, best, unseen = error, fitted, left_out
+    weight = best[1:] / spread
+    return Fit(weight[None], np.array([best[0] + np.log(unit) - weight @ mean]), unseen * unit)
+
+
+def _poisson(x: Array, y: Array, masses: Array, penalty: Array, begin: Array) -> tuple[Array, Array]:
+    """Coefficients (inputs,) by Newton's method from `begin` on, and the curvature there."""
+
+    def loss(at: Array) -> float:
+        logs = (x @ at).clip(-MOST_LOG, MOST_LOG)
+        return float(masses @ (np.exp(logs) - y * logs) + penalty @ at**2 / 2)
+
+    at, reached = begin, loss(begin)
+    for _ in range(MOST_STEPS):
+        rates = masses * np.exp((x @ at).clip(-MOST_LOG, MOST_LOG))
+        curvature = (x * rates[:, None]).T @ x + np.diag(penalty)
+        step = np.linalg.solve(curvature, x.T @ (rates - masses * y) + penalty * at)
+        while (found := loss(at - step)) > reached and np.abs(step).max() > LEAST_STEP:
+            step = step / 2
+        if not found < reached:
+            break
+        at, gained, reached = at - step, reached - found, found
+        if gained < LEAST_STEP * abs(reached):
+            break
+    return at, curvature
 
 
 def logistic(
@@ -102,15 +165,22 @@ def weighed(losses: Tensor, weights: Tensor | None) -> Tensor:
 
 
 class LinearModel(nn.Module):
-    """dense and codes → (rows, 1, outputs). Of a column with many categories the most frequent ones have a weight."""
+    """dense and codes → (rows, 1, outputs). Of a column with many categories the most frequent ones have a weight.
 
-    def __init__(self, columns: Preprocessing, outputs: int) -> None:
+    log: of what target it predicts values by their logarithm, too; share: that these have of what is predicted
+    """
+
+    def __init__(
+        self, columns: Preprocessing, outputs: int, log: ValueTarget | None = None, share: float = 0.0
+    ) -> None:
         super().__init__()
         self.shown = [min(count, MOST_SHOWN) for count in columns.cardinalities]
+        self.log, self.share = log, share
         width = columns.dense_width + sum(self.shown)
         # In double precision, as they were fitted: a narrow column far from zero has a large weight and a large bias.
-        self.weight = nn.Parameter(torch.zeros(outputs, width, dtype=torch.float64), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(outputs, dtype=torch.float64), requires_grad=False)
+        self.weight, self.bias = _zeros(outputs, width), _zeros(outputs)
+        if log is not None:
+            self.log_weight, self.log_bias = _zeros(outputs, width), _zeros(outputs)
 
     def inputs(self, dense: Tensor, codes: Tensor) -> Tensor:
         """(rows, width), float64"""
@@ -120,8 +190,20 @@ class LinearModel(nn.Module):
             parts.append(hot[:, :shown].double())
         return torch.cat(parts, dim=1)
 
-    def fill(self, weight: Array, bias: Array) -> None:
-        self.load_state_dict({"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)})
+    def fill(self, weight: Array, bias: Array, log: Fit | None = None) -> None:
+        filled = {"weight": weight, "bias": bias}
+        if log:
+            filled |= {"log_weight": log.weight, "log_bias": log.bias}
+        self.load_state_dict({name: torch.from_numpy(array) for name, array in filled.items()})
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
-        return functional.linear(self.inputs(dense, codes), self.weight, self.bias).unsqueeze(1)
+        inputs = self.inputs(dense, codes)
+        found = functional.linear(inputs, self.weight, self.bias)
+        if self.log is not None:
+            values = self.log.possible(functional.linear(inputs, self.log_weight, self.log_bias).exp())
+            found = found + self.share * ((values - self.log.centre) / self.log.spread - found)
+        return found.unsqueeze(1)
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(shape, dtype=torch.float64), requires_grad=False)

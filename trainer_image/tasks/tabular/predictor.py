@@ -21,7 +21,7 @@ from trainer_image.tasks import metrics
 from trainer_image.tasks.base import WEIGHT, Batch, Figures, Json, Predictor, Rows
 from trainer_image.tasks.calibration import Calibration
 from trainer_image.tasks.classes import class_table
-from trainer_image.tasks.tabular import linear, weights
+from trainer_image.tasks.tabular import candidates, weights
 from trainer_image.tasks.tabular.candidates import Linear
 from trainer_image.tasks.tabular.columns import Ints, Preprocessing
 from trainer_image.tasks.tabular.given import read
@@ -51,7 +51,7 @@ class TabularPredictor(Predictor):
 
     def build_candidate(self, name: str, chosen: Json) -> nn.Module:
         if name == Linear.name:
-            return linear.LinearModel(self.preprocessing, self.target.outputs)
+            return candidates.unfitted(chosen, self.preprocessing, self.target)
         if name == BoostedTrees.name:
             return boosted.unfitted(chosen, self.preprocessing, self.target)
         if name == RandomForest.name:

@@ -153,7 +153,7 @@ class TabularProblem(Problem):
         if isinstance(target, ClassTarget):
             weight, bias = linear.logistic(x, y, target.outputs, weights=heavy)
         else:
-            weight, bias = linear.ridge(x, (y.astype(np.float64) - target.centre) / target.spread, heavy)
+            weight, bias, _ = linear.ridge(x, (y.astype(np.float64) - target.centre) / target.spread, heavy)
         with torch.no_grad():
             model.skip.weight[:, : x.shape[1]] = torch.from_numpy(weight)
             model.skip.bias.copy_(torch.from_numpy(bias))

@@ -289,6 +289,54 @@ def test_a_stronger_linear_model_is_chosen_only_where_the_rows_carry_it(tmp_path
     assert strength(tmp_path / "noise", 10.0) < strength(tmp_path / "clear", 0.05)
 
 
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_a_linear_model_is_of_logarithms_where_effects_multiply(tmp_path: Path, multiplies: bool) -> None:
+    random = np.random.default_rng(6)
+    x = random.normal(size=(300, 4))
+    sums = x @ [0.5, 0.4, -0.3, 0.0]
+    y = 1000 * random.gamma(20, 1 / 20, 300) * np.exp(sums) if multiplies else 9 + sums + random.normal(size=300)
+    write_csv(tmp_path / "train.csv", ["a", "b", "c", "d", "y"], np.column_stack([x, y]).round(4).tolist())
+    made = TabularProblem(tmp_path, TaskSettings(target="y"))
+    module, chosen = fitted(made, "linear")
+    assert set(chosen) == ({"log"} if multiplies else set())
+    again = made.predictor.build_candidate("linear", chosen)
+    again.load_state_dict(module.state_dict())
+    assert torch.equal(outputs(made, again), outputs(made, module))
+    flat = made.predictor.build_candidate("linear", {})
+    flat.load_state_dict(module.state_dict(), strict=False)
+    score = [made.predictor.score(outputs(made, each), made.splits["test"])["r2"] for each in (module, flat)]
+    assert score[0] > score[1] or not multiplies
+    far = {name: tensor * 1e3 for name, tensor in made.splits["test"].items()}
+    assert made.predictor.outputs(module, far).isfinite().all()
+    # Of rows that are all zero there is no logarithm: a fold may have no other.
+    made.splits["train"]["target"] = torch.zeros_like(made.splits["train"]["target"])
+    found = candidate(made, "linear").fit(["train"], allowance(), chosen)
+    assert found is not None
+    assert found[1] == {}
+
+
+def test_a_log_linear_model_knows_nearly_what_it_would_predict_without_a_row() -> None:
+    random = np.random.default_rng(7)
+    x = random.normal(size=(80, 3))
+    y = np.exp(x[:, 0]) * random.gamma(2, 0.5, 80)
+    whole = linear_models.log_linear(x, y)
+    assert whole is not None
+    without = []
+    for row in range(80):
+        fit = linear_models.log_linear(np.delete(x, row, 0), np.delete(y, row))
+        assert fit is not None
+        without.append(float(np.exp(x[row] @ fit.weight[0] + fit.bias[0])))
+    errors = [np.mean((found - y) ** 2) for found in (whole.unseen, np.array(without))]
+    assert errors[0] == pytest.approx(errors[1], rel=0.2)
+    assert linear_models.log_linear(x, y - 1.0) is None
+
+
+@pytest.mark.parametrize("name", ["log", "strength"])
+def test_a_strangers_linear_model_is_checked(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        problem(tmp_path, 1, rows=40).predictor.build_candidate("linear", {name: -1.0})
+
+
 def test_a_linear_model_of_few_rows_does_not_wait_for_other_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

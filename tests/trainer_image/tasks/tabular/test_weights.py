@@ -69,8 +69,12 @@ def test_a_linear_model_by_whole_weights_is_that_of_so_many_rows(seed: int) -> N
     x, y, weights, again = weighted(seed)
     share = weights / weights.mean()
     values = x @ [3.0, 1.0, -1.0]
-    for ours, theirs in zip(linear.ridge(x, values, share), linear.ridge(x[again], values[again]), strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-6)
+    for fit, of in ((linear.ridge, values), (linear.log_linear, np.exp(values))):
+        heavy, repeated = fit(x, of, share), fit(x[again], of[again])
+        assert heavy is not None
+        assert repeated is not None
+        assert heavy.weight == pytest.approx(repeated.weight, abs=1e-6)
+        assert heavy.bias == pytest.approx(repeated.bias, abs=1e-6)
     # Of more rows the same strength is a weaker penalty: a penalty is for so many rows.
     ours = linear.logistic(x, y, 3, 1.0, weights=share)
     theirs = linear.logistic(x[again], y[again], 3, len(y) / len(again))

@@ -13,7 +13,7 @@ from torch import nn
 
 from trainer_image.tasks.base import Json, restored, rows_in
 from trainer_image.tasks.candidates import Allowance
-from trainer_image.tasks.tabular.candidates import Sample, TableCandidate, threads_for
+from trainer_image.tasks.tabular.candidates import Sample, TableCandidate, threads_for, within_chance
 from trainer_image.tasks.tabular.columns import Preprocessing
 from trainer_image.tasks.tabular.target import Target, ValueTarget
 from trainer_image.tasks.tabular.trees.ensemble import TreeEnsemble, Trees, TreeShape
@@ -182,7 +182,7 @@ class _Fits:
         if self._allowance.stop.is_set():
             return None
         least = min(found, key=lambda each: float(each.loss.mean())).loss
-        kept = [each for each in found if _within_chance(each.loss - least)]
+        kept = [each for each in found if within_chance(each.loss - least)]
         trees = Trees.joined([each.trees for each in kept])
         seconds = sum(each.seconds for each in kept)
         return self._made([each.ensemble for each in kept], trees, float(least.mean()), seconds)
@@ -275,8 +275,3 @@ class _Fits:
         if among is not None:
             x, y, weights = x[among], y[among], self._weights_of(among)
         return self._boosting.boost(x, y, self._aim, settings, rounds, go_on, held, weights)
-
-
-def _within_chance(worse: Array) -> bool:
-    """Whether the mean of these differences (rows,) from the best is not above its standard error."""
-    return bool(worse.mean() <= worse.std() / max(1, len(worse)) ** 0.5)
