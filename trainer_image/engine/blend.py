@@ -25,6 +25,10 @@ ROUNDS = 12
 MOST_SAMPLES, LEAST_SAMPLES, SAMPLED_ROWS = 24, 4, 60_000
 # Less than this is not worth evaluating a model for.
 LEAST_WEIGHT = 0.04
+# What a model may have that is judged by the few rows that have chosen its best epoch: there it is better than it is.
+MOST_FLATTERED = 0.5
+# A blend is surely better than one of its models where it is so in this share of the samples, of so many rows at least.
+SURE, LEAST_ROWS = 0.8, 100
 
 Weights = dict[str, float]
 
@@ -43,16 +47,15 @@ def choose(predictor: Predictor, outputs: Mapping[str, Outputs], split: Batch, m
     judge = _Judge(predictor, outputs, split, metric)
     if len(outputs) == 1 or rows < FEWEST_ROWS:
         return {judge.best(torch.arange(rows)): 1.0}
-    samples = min(MOST_SAMPLES, max(LEAST_SAMPLES, SAMPLED_ROWS // rows))
-    generator = torch.Generator().manual_seed(0)
+    samples = _samples(rows)
     mean = dict.fromkeys(outputs, 0.0)
-    for _ in range(samples):
+    for sample in samples:
         try:
-            ensemble = judge.greedy(torch.randint(0, rows, (rows,), generator=generator))
+            ensemble = judge.greedy(sample)
         except NotImplementedError:  # of outputs that the task cannot blend
             return {judge.best(torch.arange(rows)): 1.0}
         for name, weight in ensemble.items():
-            mean[name] += weight / samples
+            mean[name] += weight / len(samples)
     return _kept(mean)
 
 
@@ -63,18 +66,51 @@ def with_more_rows(
     unseen: Mapping[str, Outputs],
     rows: Batch,
     metric: Metric,
+    *,
+    most: float = 1.0,
 ) -> Weights:
     """As `choose`, where more rows than those of the split can tell some models apart.
 
-    unseen: their outputs for all `rows`; the models beside them are compared with the blend of these on the split
+    unseen: their outputs for all `rows`; the models beside them are compared with the blend of these on the split, and
+    have so much of the weight at most
     """
     inner = choose(predictor, unseen, rows, metric)
     others = {name: each for name, each in outputs.items() if name not in unseen}
     if not others:
         return inner
     outer = choose(predictor, {"": blended(predictor, outputs, inner), **others}, split, metric)
-    both = outer | {name: weight * outer.get("", 0.0) for name, weight in inner.items()}
+    theirs = 1.0 - outer.get("", 0.0)
+    shrunk = min(most, theirs) / max(theirs, LEAST_WEIGHT)
+    both = {name: weight * shrunk for name, weight in outer.items()}
+    both |= {name: weight * (1.0 - theirs * shrunk) for name, weight in inner.items()}
     return _kept({name: both[name] for name in outputs if name in both})
+
+
+def simplest(
+    predictor: Predictor, outputs: Mapping[str, Outputs], split: Batch, weights: Weights, metric: Metric
+) -> Weights:
+    """The first model alone that the blend with these weights is not surely better than, else the blend.
+
+    outputs: of models that have not seen the split's rows; cheaper ones, which are easier to explain, come first
+    """
+    rows = rows_in(split)
+    if len(weights) == 1 or not LEAST_ROWS <= rows <= MOST_ROWS:
+        return weights
+    judge, samples = _Judge(predictor, outputs, split, metric), _samples(rows)
+    beaten = dict.fromkeys(outputs, 0)
+    for sample in samples:
+        judged = judge.of(sample)
+        reached = judged(weights)
+        for name in outputs:
+            beaten[name] += reached > judged({name: 1.0})
+    return next(({name: 1.0} for name in outputs if beaten[name] < SURE * len(samples)), weights)
+
+
+def _samples(rows: int) -> list[Tensor]:
+    """Of so many rows, drawn with replacement: each int64 (rows,). The same each time."""
+    generator = torch.Generator().manual_seed(0)
+    count = min(MOST_SAMPLES, max(LEAST_SAMPLES, SAMPLED_ROWS // rows))
+    return [torch.randint(0, rows, (rows,), generator=generator) for _ in range(count)]
 
 
 def blended(predictor: Predictor, outputs: Mapping[str, Outputs], weights: Weights) -> Outputs:
@@ -98,12 +134,12 @@ class _Judge:
 
     def best(self, rows: Tensor) -> str:
         """The best model alone."""
-        judged = self._of(rows)
+        judged = self.of(rows)
         return max(self._outputs, key=lambda name: judged({name: 1.0}))
 
     def greedy(self, rows: Tensor) -> Weights:
         """Whichever model makes the ensemble better is added once more, until none does."""
-        judged, best = self._of(rows), self.best(rows)
+        judged, best = self.of(rows), self.best(rows)
         counts, reached = {best: 1}, judged({best: 1.0})
         for size in range(2, ROUNDS + 1):
             tried = {
@@ -117,7 +153,7 @@ class _Judge:
             reached = tried[added]
         return {name: count / sum(counts.values()) for name, count in counts.items()}
 
-    def _of(self, rows: Tensor) -> Callable[[Weights], float]:
+    def of(self, rows: Tensor) -> Callable[[Weights], float]:
         outputs, split = {name: take(each, rows) for name, each in self._outputs.items()}, take(self._split, rows)
 
         def judged(weights: Weights) -> float:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from trainer_image.engine import blend, fits, folds
 from trainer_image.engine.budget import Budget
 from trainer_image.engine.checkpoint import CheckpointInvalid, Snapshot
 from trainer_image.engine.fits import Fits
+from trainer_image.engine.folds import Folded
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.published import NETWORK, Member
 from trainer_image.engine.steps.evaluation import evaluate
@@ -27,10 +29,10 @@ from trainer_image.engine.steps.position import Entry, Position
 from trainer_image.engine.steps.pretrained import Pretrained
 from trainer_image.engine.steps.state import finite
 from trainer_image.engine.watchdog import Watchdog
-from trainer_image.errors import ConfigInvalid, TrainerError
+from trainer_image.errors import ConfigInvalid, TrainerError, TrainingDiverged
 from trainer_image.host.devices import usable_cpus
 from trainer_image.tasks import hooks
-from trainer_image.tasks.base import Json, Outputs, Problem, joined, restored, rows_in, scored
+from trainer_image.tasks.base import Json, Outputs, Problem, joined, restored, rows_in, scored, take
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.tensors import each
@@ -83,6 +85,8 @@ class Contest:
         # What asking each model about the validation split took; and what the network said there at its best.
         self._asked: dict[str, float] = {}
         self.best: Outputs | None = None
+        # Seconds that comparing models by folds took.
+        self.comparing = 0.0
 
     def search(self, at: Position, budget: Budget, left: float) -> None:
         """Fits all that the position does not know yet, on the training rows. Raises Terminated.
@@ -115,10 +119,10 @@ class Contest:
             self.network = True
             at.notes.append("No candidate of model.candidates was fitted: the network is trained instead.")
 
-    def weights(self, at: Position, network: nn.Module | None) -> None:
+    def weights(self, at: Position, network: nn.Module | None, fold: Callable[[Tensor], Folded | None]) -> None:
         """Chooses who is published, on the validation split, and what their probabilities are worth there.
 
-        network: with its best weights; None: it did not train
+        network: with its best weights; None: it did not train; fold: fits it anew by folds (rows,), None without time
         """
         problem = self._problem
         split, predictor = problem.splits["validation"], problem.predictor
@@ -126,12 +130,24 @@ class Contest:
         if network is not None:
             outputs[NETWORK] = self.ask(NETWORK, network) if self.best is None else self.best
             self.best = None
+        began = time.monotonic()
         unseen = self._unseen(at)
+        self.comparing = time.monotonic() - began
+        folded = self._folded(fold) if unseen and network is not None else None
+        self.comparing = time.monotonic() - began
         if self._inputs.stop.is_set():
             self._terminate()
         if unseen:
             rows = joined(problem.splits["train"], split)
-            at.weights = blend.with_more_rows(predictor, outputs, split, unseen, rows, problem.selection)
+            known, among = (outputs, split) if network is not None else (unseen, rows)
+            if folded:
+                known = {name: take(found, folded.rows) for name, found in unseen.items()}
+                known[NETWORK], among = folded.outputs, take(rows, folded.rows)
+            fair = network is None or folded is not None
+            most = 1.0 if fair else blend.MOST_FLATTERED
+            at.weights = blend.with_more_rows(predictor, known, among, unseen, rows, problem.selection, most=most)
+            if fair:
+                at.weights = blend.simplest(predictor, known, among, at.weights, problem.selection)
         else:
             at.weights = blend.choose(predictor, outputs, split, problem.selection)
         mixed = blend.blended(predictor, outputs, at.weights)
@@ -183,14 +199,32 @@ class Contest:
         """What those that left a model would take, fitted once more to as many rows."""
         return float(sum(entry["again"] for entry in at.candidates if entry["chosen"] is not None))
 
+    @cached_property
+    def fold_of(self) -> Tensor | None:
+        """The fold of each training and validation row, where models are compared by them."""
+        return self._problem.folds(self._plan.seed)
+
     def folding(self, at: Position) -> float:
-        """What comparing the candidates by more rows than those of the validation split takes."""
-        return folds.seconds(self.candidates, at, self._plan.time_budget)
+        """Seconds that comparing the candidates by folds takes; 0: they are not."""
+        if self.fold_of is None:
+            return 0.0
+        return folds.seconds(int(self.fold_of.max()) + 1, at, self._plan.time_budget)
 
     def _unseen(self, at: Position) -> dict[str, Outputs]:
         allowance = self._allowance(folds.PATIENCE * self.folding(at))
+        if self.fold_of is None or not allowance.seconds:
+            return {}
         with self._apart(allowance.threads):
-            return folds.unseen(self.candidates, at, self._problem.predictor, allowance)
+            return folds.unseen(self.candidates, at, self._problem.predictor, allowance, self.fold_of)
+
+    def _folded(self, fold: Callable[[Tensor], Folded | None]) -> Folded | None:
+        assert self.fold_of is not None
+        with self._apart(torch.get_num_threads()):
+            try:
+                return fold(self.fold_of)
+            except TrainingDiverged as error:  # of some of the rows: the one that is published has not
+                log.warning("The network was not compared by folds", exc_info=error)
+                return None
 
     # In checkpoints.
 

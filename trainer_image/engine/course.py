@@ -105,6 +105,18 @@ class Course:
             at.planned = at.stop_at = at.full = at.most = at.phase_step + added * per_epoch
         return added
 
+    def folds(self, at: Position, count: int) -> int:
+        """For how many of so many folds time is left to train a network like the best one, and then for all refits."""
+        network = self._step(at) * at.best_step
+        again = self._contest.again(at) + (network if self._plan.recipe.refit else 0.0)
+        fitting = (self.left - again * self.budget.growth) / max(network * (count - 1) / count, 1e-9)
+        return max(0, min(count, int(fitting)))
+
+    def _step(self, at: Position) -> float:
+        """Seconds of a step of the network, validation included."""
+        beside = self._contest.seconds(at) + self._contest.comparing
+        return (self._seconds() - beside) / max(1, at.step)
+
     def after_search(self, at: Position) -> float:
         """Chooses the candidates that are fitted once more (`again`); seconds that are left for the network's refit."""
         self.budget = replace(self.budget, testing=self._contest.testing(at.weights))
@@ -126,7 +138,7 @@ class Course:
         rows = sum(rows_in(self._problem.splits[name]) for name in ("train", "validation"))
         growth = math.ceil(rows / self._plan.recipe.batch_size) / per_epoch
         steps = max(1, round(at.best_step * growth))
-        fitting = int(left / ((self._seconds() - self._contest.seconds(at)) / max(1, at.step)))
+        fitting = int(left / self._step(at))
         if fitting < LEAST_REFIT * steps:
             return False
         at.again.append(NETWORK)

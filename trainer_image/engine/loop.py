@@ -17,13 +17,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from portal_client.progress_text import EpochProgress
 from trainer_image.contract import Progress, RunInputs
+from trainer_image.engine import folds
 from trainer_image.engine.checkpoint import Checkpointer, Snapshot, resume
 from trainer_image.engine.contest import Contest
 from trainer_image.engine.course import Course
+from trainer_image.engine.folds import Folded
 from trainer_image.engine.plan import Fitted, Plan
 from trainer_image.engine.published import NETWORK, Published
 from trainer_image.engine.steps import pretrained
@@ -156,8 +158,21 @@ class Engine:
         if contest.network:
             self._phase()
             self.state.take_best()
-        contest.weights(at, self.state.judged if contest.network else None)
+        contest.weights(at, self.state.judged if contest.network else None, self._fold)
         self._begin_refit_or_end()
+
+    def _fold(self, fold_of: Tensor) -> Folded | None:
+        """What networks like the best one predict for rows of folds that they have not seen, of as many as time is left
+        for."""
+        count = self._course.folds(self.state.at, int(fold_of.max()) + 1)
+        if self.inputs.initial or not count:
+            return None
+
+        def go_on() -> bool:
+            self._watchdog.beat()
+            return not self.inputs.stop.is_set()
+
+        return folds.network(self.problem, self.plan, self.state.at, self._initial, fold_of, count, go_on)
 
     def _refit(self) -> None:
         """What is published, once more on training and validation rows together."""

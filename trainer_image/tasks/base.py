@@ -329,6 +329,14 @@ class Problem(ABC):
         """Models that compete with the network, the cheapest first; none by default. Each call may make new ones."""
         return ()
 
+    def folds(self, seed: int) -> Tensor | None:
+        """The fold of each row of training and validation split, in this order: int64 (rows,), from 0 on.
+
+        For data whose validation rows are too few to tell models apart: these are compared by what they predict for
+        rows of folds that they have not seen, candidates by their `unseen`. None, as here: by the validation split.
+        """
+        return None
+
     def sizes(self) -> Sequence[NetworkSize]:
         """Networks to choose from, the smallest first; none by default: there is one only.
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from trainer_image.tasks.base import Predictor
@@ -51,14 +51,12 @@ class Candidate(ABC):
     again: seconds of the last fit that were not spent on choosing: another one with `chosen` takes these; None: all.
            0 before any fit: none ever takes time; 0 after one: the refit follows at once, while the candidate
            remembers that fit
-    folds: fits that `unseen` makes, where validation rows are too few to tell models apart; 0: it makes none
     """
 
     name: ClassVar[str]
     share: ClassVar[float] = 1.0
     note: str = ""
     again: float | None = None
-    folds: int = 0
 
     @abstractmethod
     def fit(
@@ -73,7 +71,9 @@ class Candidate(ABC):
         The same data, seed, `chosen` and number of threads give the same module.
         """
 
-    def unseen(self, predictor: Predictor, allowance: Allowance, chosen: dict[str, Any]) -> Outputs | None:
-        """Of a candidate with `folds`: what is predicted for each row of training and validation split, in this order,
-        by a fit with `chosen` that has not seen it, nor a copy of it. None: a fit has returned None."""
+    def unseen(
+        self, predictor: Predictor, allowance: Allowance, chosen: dict[str, Any], fold_of: Tensor
+    ) -> Outputs | None:
+        """Of a problem with `folds`: what is predicted for each row of training and validation split, in this order,
+        by a fit with `chosen` that has seen no row of its fold. None: a fit has returned None, or there are none."""
         return None

@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from trainer_image.tasks.base import WEIGHT, Batch, Json, Outputs, Predictor, joined, restored, rows_in, spaced, take
+from trainer_image.tasks.base import WEIGHT, Batch, Json, Outputs, Predictor, joined, restored, spaced, take
 from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.tabular import linear
 from trainer_image.tasks.tabular.columns import Preprocessing
@@ -30,8 +30,10 @@ STRENGTHS = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 MOST_COEFFICIENTS = 40_000_000
 # Of a model of logarithms in what is predicted. By halves: far out it predicts too much where it is wrong.
 LOG_SHARES = (0.0, 0.5, 1.0)
-# Up to so many rows of training and validation split models are told apart by all of them, in so many folds.
-FEW_ROWS, FOLDS = 2_000, 4
+# Folds by which models of few rows are told apart.
+FOLDS = 4
+# Rows are copies where so many times as many pairs are alike as columns that know nothing of each other would make.
+COPIED = 10.0
 # Inputs times rows below which threads wait for each other longer than they work: on a busy machine the linear model of
 # 150 rows took 40 times as long on two threads.
 FEW_CELLS = 500_000
@@ -50,16 +52,24 @@ def row_weights(batch: Batch) -> Array | None:
     return np.asarray(found / found.mean())
 
 
-class TableCandidate(Candidate):
-    """splits, columns and target: the problem's. folds: any rows of training and validation split may be held out, as
-    there is nothing but their content that holds some of them together"""
+def fold_of(rows: Batch, seed: int) -> Tensor:
+    """Of each row a number below FOLDS, int64 (rows,): copies of a row are in its fold, rows that are alike by chance,
+    because a few columns have a few categories, are not."""
+    content = np.concatenate([rows["dense"].numpy(), rows["codes"].numpy()], axis=1)
+    _, alike, counts = np.unique(content, axis=0, return_inverse=True, return_counts=True)
+    by_chance = 1.0
+    for column in content.T:
+        by_chance *= float(((np.unique(column, return_counts=True)[1] / len(content)) ** 2).sum())
+    if float(((counts / len(content)) ** 2).sum()) - 1 / len(content) <= COPIED * by_chance:
+        alike = np.arange(len(content))
+    return torch.from_numpy(np.random.default_rng(seed).permutation(alike.max() + 1)[alike.ravel()] % FOLDS)
 
-    def __init__(
-        self, splits: Mapping[str, Batch], columns: Preprocessing, target: Target, *, folds: bool = False
-    ) -> None:
+
+class TableCandidate(Candidate):
+    """splits, columns and target: the problem's"""
+
+    def __init__(self, splits: Mapping[str, Batch], columns: Preprocessing, target: Target) -> None:
         self.splits, self.columns, self.target = splits, columns, target
-        if folds and sum(rows_in(splits[name]) for name in ("train", "validation")) <= FEW_ROWS:
-            self.folds = FOLDS
 
     def fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
         self.note = ""
@@ -69,15 +79,12 @@ class TableCandidate(Candidate):
     def _fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
         """As `fit`; `note` is empty."""
 
-    def unseen(self, predictor: Predictor, allowance: Allowance, chosen: Json) -> Outputs | None:
+    def unseen(self, predictor: Predictor, allowance: Allowance, chosen: Json, fold_of: Tensor) -> Outputs | None:
         rows = joined(self.splits["train"], self.splits["validation"])
         deadline = time.monotonic() + allowance.seconds
-        content = np.concatenate([rows["dense"].numpy(), rows["codes"].numpy()], axis=1)
-        _, alike = np.unique(content, axis=0, return_inverse=True)
-        fold_of = np.random.default_rng(allowance.seed).permutation(alike.max() + 1)[alike.ravel()] % FOLDS
         places, parts = list[Tensor](), list[Outputs]()
         for fold in range(FOLDS):
-            outside, inside = (torch.from_numpy(np.flatnonzero(each)) for each in (fold_of == fold, fold_of != fold))
+            outside, inside = (torch.nonzero(each).squeeze(1) for each in (fold_of == fold, fold_of != fold))
             left = replace(allowance, seconds=max(0.0, deadline - time.monotonic()))
             alone = type(self)({"train": take(rows, inside)}, self.columns, self.target)
             fitted = alone.fit(("train",), left, chosen)

@@ -29,6 +29,7 @@ from trainer_image.tasks.base import (
     Problem,
     Task,
     TaskSettings,
+    joined,
     matrices_decay,
     restored,
     rows_in,
@@ -39,7 +40,7 @@ from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
 from trainer_image.tasks.candidates import Candidate
 from trainer_image.tasks.classes import judge, same_classes
 from trainer_image.tasks.tabular import fit, leakage, linear, weights
-from trainer_image.tasks.tabular.candidates import Linear, row_weights
+from trainer_image.tasks.tabular.candidates import Linear, fold_of, row_weights
 from trainer_image.tasks.tabular.column_stats import STAND_INS, outcast
 from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
 from trainer_image.tasks.tabular.given import Given
@@ -57,6 +58,8 @@ from trainer_image.tasks.tabular.trees.boosted import BoostedTrees
 from trainer_image.tasks.tabular.trees.forest import RandomForest
 
 SKIP_RATE = 0.1
+# Up to so many rows of training and validation split models are told apart by folds.
+FEW_ROWS = 2_000
 # Columns of a row that the report shows of a mistake, and characters of a cell.
 SHOWN_REASONS = 3
 SHOWN_COLUMNS = 8
@@ -104,7 +107,7 @@ class TabularProblem(Problem):
         self.hashes, self.left_out = given.division.hashes, given.division.left_out
         self.test_groups = given.test_groups
         # Rows that belong together, or that somebody has held out on purpose, are not to be mixed.
-        self._folds = not (settings.group or settings.split or "validation" in given.division.brought)
+        self._mixed = not (settings.group or settings.split or "validation" in given.division.brought)
         self._judge(labels)
         self.notes += settings.scratch.notes("The table does")
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
@@ -167,8 +170,11 @@ class TabularProblem(Problem):
 
     def candidates(self) -> Sequence[Candidate]:
         parts = self.splits, self.predictor.preprocessing, self.predictor.target
-        folds = self._folds
-        return Linear(*parts, folds=folds), RandomForest(*parts, folds=folds), BoostedTrees(*parts, folds=folds)
+        return Linear(*parts), RandomForest(*parts), BoostedTrees(*parts)
+
+    def folds(self, seed: int) -> Tensor | None:
+        few = sum(rows_in(self.splits[name]) for name in ("train", "validation")) <= FEW_ROWS
+        return fold_of(joined(self.splits["train"], self.splits["validation"]), seed) if few and self._mixed else None
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:
         assert isinstance(model, TabularNetwork)

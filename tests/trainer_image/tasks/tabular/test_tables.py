@@ -214,18 +214,33 @@ def test_what_a_candidate_says_of_rows_for_the_choice_knows_neither_them_nor_the
     assert fitted is not None
     every = joined(problem.splits["train"], problem.splits["validation"])
     seen = problem.predictor.score(problem.predictor.outputs(fitted[0], every), every)
-    found = linear.unseen(problem.predictor, allowance, {})
-    assert linear.folds
+    fold_of = problem.folds(0)
+    assert fold_of is not None
+    found = linear.unseen(problem.predictor, allowance, {}, fold_of)
     assert found is not None
     assert seen["r2"] > 0.2
     assert problem.predictor.score(found, every)["r2"] < 0
 
 
+def test_rows_that_are_alike_by_chance_are_no_copies_for_the_choice(tmp_path: Path) -> None:
+    """Fits without all rows of a town and a mood would say nothing of any model."""
+    random = np.random.default_rng(0)
+    towns = ["north", "south", "east", "west"]
+    cells = [[towns[random.integers(4)], ["good", "bad"][n % 2], n % 3] for n in range(90)]
+    write_csv(tmp_path / "train.csv", ["town", "mood", "y"], cells)
+    problem = prepare(tmp_path)
+    fold_of = problem.folds(0)
+    assert fold_of is not None
+    dense = joined(problem.splits["train"], problem.splits["validation"])["dense"]
+    alike = (dense == dense[0]).all(1)
+    assert len(fold_of[alike].unique()) == 4
+
+
 def test_rows_that_belong_together_are_not_divided_for_the_choice(tmp_path: Path) -> None:
     data = value_table(tmp_path / "data")
     grouped = Tabular().prepare(data, TaskSettings(target="y", group="a"))
-    assert [each.folds for each in prepare(data).candidates()] == [4, 4, 4]
-    assert not any(each.folds for each in grouped.candidates())
+    assert prepare(data).folds(0) is not None
+    assert grouped.folds(0) is None
 
 
 def test_a_network_sees_waves_of_few_numbers_and_is_larger_only_where_steps_are_measured() -> None:
