@@ -10,6 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,15 @@ def remark(name: str, path: Path, limits: Limits) -> list[str]:
     if codec in _CALLED:
         return [f"{name} is not UTF-8 and was read as {_CALLED[codec]}; save it as UTF-8 if letters look wrong."]
     return [f"{name} is {codec[:6].upper()} and was read as that."]
+
+
+def joined(remarks: Sequence[str]) -> list[str]:
+    """The sentences, of those that say the same of several files the first, with the number of the others."""
+    alike: dict[str, list[str]] = {}
+    for remark_ in remarks:
+        said = remark_.rpartition(" is ")[2] if " was read as " in remark_ else remark_
+        alike.setdefault(said, []).append(remark_)
+    return [first if not others else f"{first} So were {len(others)} other files." for first, *others in alike.values()]
 
 
 @lru_cache(maxsize=1024)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from trainer_image.errors import DatasetInvalid, TrainerError, invalid
 # Enough bytes to recognise them.
 START_BYTES = 24
 A_TEXT = "a text"
+ZIP = b"PK\x03\x04"
 OLD_OFFICE = b"\xd0\xcf\x11\xe0"
 _AS_CSV = "save it as CSV"
 _OF_R = 'in R: write.csv(table, "train.csv", row.names = FALSE)'
@@ -20,13 +22,15 @@ _UNPACK = "unpack it, or pack it as .zip, .tar.gz or .gz"
 _PICKLE = "reading one runs what it holds, so it is never read; save the table as Parquet (in Python: to_parquet)"
 _NUMPY = "save it as CSV with a header that names the columns"
 _EXPORT = "export the table as CSV"
+_AS_PNG = "write each image as a PNG into a folder for its class"
+_ROWS = "write it as CSV with a header, a row for each text"
 # First bytes → (what it is, what would be right).
 _KINDS = {
     b"%PDF-": ("a PDF", "save its text as a text file"),
     b"\x89PNG\r\n": ("a PNG image", ""),
     b"\xff\xd8\xff": ("a JPEG image", ""),
     b"GIF8": ("a GIF image", ""),
-    b"PK\x03\x04": (
+    ZIP: (
         "a zip archive, or a workbook or document of an office program",
         "give it the name that it has (.zip, .xlsx, .ods), or save it as {what}",
     ),
@@ -55,6 +59,10 @@ _KINDS = {
     b"Obj\x01": ("an Avro file", "save it as Parquet"),
     b"\0\1\0\0Standard": ("an Access database", _EXPORT),
     **{b"\x80" + bytes([version]) + b"\x95": ("a pickle of Python", _PICKLE) for version in (4, 5)},
+    **{b"\x80" + bytes([version, sign]): ("a pickle of Python", _PICKLE) for version in (2, 3) for sign in b"}](cX"},
+    b"\0\0\x08\x03": ("an IDX file of images, as of MNIST", _AS_PNG),
+    b"\0\0\x08\x01": ("an IDX file of labels, as of MNIST", _AS_PNG),
+    b"__label__": ("a file of fastText", _ROWS),
 }
 # The same by the ends of their names, and some that have no bytes of their own.
 _ENDS = {
@@ -73,28 +81,58 @@ _ENDS = {
     (".xz", ".bz2", ".z", ".lz4", ".br"): ("packed in a way that is not read", _UNPACK),
     (".pdf",): ("a PDF", "bring the table that it shows as CSV"),
     (".doc", ".docx", ".odt", ".rtf", ".pages"): ("a document", "bring the table in it as CSV"),
+    (".epub", ".mobi", ".azw3", ".djvu"): ("a book", "save its text as a text file"),
+    (".conll", ".conllu", ".bio", ".iob"): ("a text in columns, as of CoNLL", _ROWS),
+    (".mbox", ".eml", ".msg", ".pst"): ("mail", _ROWS),
+    (".sgm", ".sgml"): ("a text in SGML", _ROWS),
+    (".tfrecord", ".tfrecords"): ("a file of TensorFlow", "write its rows as a table, its images as PNG"),
+    (".pt", ".pth", ".safetensors"): ("a file of tensors", "save rows as a table, images as PNG"),
     (".ppt", ".pptx", ".odp", ".key"): ("a presentation", "bring the table in it as CSV"),
     (".numbers",): ("a workbook of Numbers", "export it as CSV or Excel"),
     (".avro",): ("an Avro file", "save it as Parquet"),
     (".xml", ".html", ".htm", ".yaml", ".yml", ".toml"): ("no table", _AS_CSV),
+    (".libsvm", ".svm", ".svmlight"): ("a file of LIBSVM", _AS_CSV),
+    (".geojson", ".shp", ".kml", ".gpkg"): ("a map", "export its attributes as CSV"),
+    (".sql", ".dump"): ("a dump of a database", _EXPORT),
+    (".msgpack", ".bson", ".pb"): ("a file of binary records", _AS_CSV),
+    (".ipynb",): ("a notebook", "bring the table that it reads or makes"),
+    (".gsheet",): ("a link to a sheet of Google", "download the sheet as CSV or Excel"),
+    (".md", ".tex"): ("a text", "bring the table in it as CSV"),
     (".arff",): ("a file of Weka", _AS_CSV),
     (".txt", ".dat", ".data", ".log"): ("a text", "a table as text needs a name like train.csv"),
 }
 
 
-def unread(path: Path) -> str:
-    """A clause about a file that was brought in place of a table: what it is and the way out; "": unknown."""
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        start = file.read(START_BYTES)
-    for ends, (kind, advice) in _ENDS.items():
-        if path.name.lower().endswith(ends):
-            return f"{path.name} is {kind}: {advice}"
-    for magic, (kind, advice) in _KINDS.items():
-        if start.startswith(magic):
-            return f"{path.name} is {kind}: {advice.format(what='CSV') or 'leave it out'}"
-    return ""
+def unread(path: Path, start: bytes | None = None) -> str:
+    """A clause about a file that was brought in place of a table: what it is and the way out; "": unknown.
+
+    start: its first START_BYTES, where it is no file by itself
+    """
+    if start is None:
+        if not path.is_file():
+            return ""
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
+    of_its_own = by_start(start) if start.startswith(b"__label__") else None
+    kind, advice = of_its_own or _by_name(path.name) or by_start(start) or ("", "")
+    return f"{path.name} is {kind}: {advice.format(what='CSV') or 'leave it out'}" if kind else ""
+
+
+def by_start(start: bytes) -> tuple[str, str] | None:
+    """What a file is by its first START_BYTES, and what would be right ("{what}": what was expected); None: unknown."""
+    if start[4:8] == b"ftyp":  # what phones and cameras write
+        brand = start[8:12]
+        kind = "a HEIC image" if brand in (b"heic", b"heix", b"mif1", b"msf1") else "a video, or an image in AVIF"
+        return kind, "save it as PNG or JPEG"
+    if start.lower().startswith((b"<!doctype html", b"<html")):
+        return "a web page", "was the page saved that asks for a password?"
+    return next((kind for magic, kind in _KINDS.items() if start.startswith(magic)), None)
+
+
+def _by_name(name: str) -> tuple[str, str] | None:
+    # Shards have their number behind the suffix: flowers.tfrecord-00000-of-00002.
+    name = re.sub(r"-\d+-of-\d+$", "", name.lower())
+    return next((kind for ends, kind in _ENDS.items() if name.endswith(ends)), None)
 
 
 def check(name: str, start: bytes, what: str) -> None:
@@ -102,12 +140,12 @@ def check(name: str, start: bytes, what: str) -> None:
 
     start: its first START_BYTES; what: it was expected to be, e.g. "CSV"
     """
-    for magic, (kind, instead) in _KINDS.items():
-        if start.startswith(magic):
-            advice = instead.format(what=what) or "leave it out"
-            raise invalid(name, f"is {kind}, not {what}; {advice}")
-    if what != A_TEXT and start.lower().startswith((b"<!doctype html", b"<html")):
-        raise invalid(name, f"is a web page, not {what}; was the page saved that asks for a password?")
+    kind, instead = by_start(start) or ("", "")
+    if (kind == "a web page" and what == A_TEXT) or not kind:
+        return
+    if start.startswith((ZIP, OLD_OFFICE)) and (named := _by_name(name)) and named[0] != A_TEXT:
+        kind, instead = named[0], "save its text as a text file" if what == A_TEXT else named[1]
+    raise invalid(name, f"is {kind}, not {what}; {instead.format(what=what) or 'leave it out'}")
 
 
 def not_utf8(name: str, row: int, byte: int) -> DatasetInvalid:

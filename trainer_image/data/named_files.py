@@ -6,6 +6,7 @@ They call a file by its path from anywhere, by its name alone, or by its name wi
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 
@@ -18,6 +19,8 @@ FILE_COLUMNS = (
     *("path", "id", "name"),
 )
 LABEL_COLUMNS = ("label", "labels", "class", "classname", "target", "category")
+# What says no label, but which split a row is of.
+SPLIT_COLUMNS = ("split", "splits", "subset", "set", "dataset", "partition", "fold", "usage", "istrain", "istraining")
 T = TypeVar("T")
 
 
@@ -40,10 +43,17 @@ def label_column(
             raise invalid(table, f"has no column '{label}' (data.target; found {listed})")
         return label
     others = [column for column in columns if column != file]
-    found = _called(others, LABEL_COLUMNS) or (others[0] if len(others) == 1 else None)
+    found = _called(others, LABEL_COLUMNS)
+    if found is None and len(others) == 1 and not split_column(others):
+        found = others[0]
     if found is None and others and needed:
         raise invalid(table, f"has no column 'label' (found {listed}); name the column with the classes in data.target")
     return found
+
+
+def split_column(columns: Sequence[str]) -> str | None:
+    """The column that says which split a row is of."""
+    return _called(columns, SPLIT_COLUMNS)
 
 
 def _called(columns: Sequence[str], names: Sequence[str]) -> str | None:
@@ -61,7 +71,7 @@ class Index(Generic[T]):
         self._found: dict[str, T | None] = {}
         without: dict[str, T | None] = {}
         for path, file in files:
-            place = path.casefold()
+            place = plain(path).casefold()
             bare = _without_suffix(place)
             while place:
                 for names, name in ((self._found, place), (without, bare)):
@@ -75,7 +85,7 @@ class Index(Generic[T]):
         Raises DatasetInvalid for a name that several have.
         """
         # As Windows writes it; a backslash is in no name of a dataset's file.
-        name = re.sub(r"(^|/)(\./)+", r"\1", named.strip().replace("\\", "/")).casefold()
+        name = re.sub(r"(^|/)(\./)+", r"\1", plain(named).strip().replace("\\", "/")).casefold()
         while name:
             if name in self._found:
                 file = self._found[name]
@@ -86,6 +96,11 @@ class Index(Generic[T]):
                 return file
             name = name.partition("/")[2]
         return None
+
+
+def plain(name: str) -> str:
+    """Letters with accents as one character each, as tables have them: a Mac's folders and zips have them as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _without_suffix(place: str) -> str:

@@ -9,7 +9,7 @@ training.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,12 @@ NAMES = {
     "dev": "validation",
     "test": "test",
 }
+_WORDS = {**NAMES, "testing": "test"}
+# What systems leave in folders, in small letters.
+LEFT_BEHIND = frozenset({"__macosx", "@eadir", "@__thumb", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"})
+# Folders that are called so, and numbered, hold parts of a dataset; those that are called so, a picture and its mask.
+_PARTS = frozenset({"part", "parts", "fold", "batch", "shard", "chunk", "images", "split", "set"})
+_OF_MASKS = frozenset({"images", "image", "imgs", "img", "jpegimages", "masks", "mask", "labels", "annotations", "gt"})
 # Kaggle's example of an answer lies beside its tables.
 _NO_DATA = re.compile(r"submission")
 
@@ -43,8 +49,15 @@ class Found:
     @property
     def notes(self) -> list[str]:
         """What is to be said about how they were found."""
-        found = [(split, path) for split, files in self.splits.items() for path in files if path in self.guessed]
-        return [f"{path.name} was taken for the {split} split." for split, path in found]
+        found = [[path.name for path in files if path in self.guessed] for files in self.splits.values()]
+        of_columns = [path.parent.name for path in self.train if "=" in path.parent.name]
+        more = [
+            f"The names of folders such as '{name}' are not read: what they say of their rows is no column."
+            for name in of_columns[:1]
+        ]
+        return more + [
+            note for split, names in zip(self.splits, found, strict=True) for note in taken_for(split, names)
+        ]
 
     @property
     def splits(self) -> dict[str, tuple[Path, ...]]:
@@ -54,8 +67,8 @@ class Found:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in the folder, by name, without hidden entries."""
-    return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "_")))
+    """What lies in the folder, by name, without hidden entries and what systems leave behind."""
+    return sorted(p for p in folder.iterdir() if not (p.name.startswith((".", "_")) or p.name.lower() in LEFT_BEHIND))
 
 
 def is_table(path: Path) -> bool:
@@ -84,6 +97,69 @@ def top_of(data: Path) -> Path:
     return data
 
 
+def alike(names: Sequence[str]) -> dict[str, list[str]]:
+    """The names of each split, of those that differ in nothing else but numbers: wiki.train.tokens and
+    wiki.test.tokens, animals_train and animals_test, train-00000-of-00002 and validation-00000-of-00001. None where no
+    name is of the training split, or all are.
+    """
+    found: dict[tuple[str, ...], dict[str, list[str]]] = {}
+    for name in names:
+        words = words_of(name)
+        if split := split_by_word(name):
+            pattern = tuple("" if word in _WORDS else word for word in words)
+            found.setdefault(pattern, {}).setdefault(split, []).append(name)
+    several = [splits for splits in found.values() if "train" in splits and len(splits) > 1]
+    return several[0] if len(several) == 1 else {}
+
+
+def split_by_word(name: str) -> str | None:
+    """The one split that a word of the name says; None: no word says one, or words say several."""
+    said = {_WORDS[word] for word in words_of(name) if word in _WORDS}
+    return said.pop() if len(said) == 1 else None
+
+
+def says_splits(values: Collection[str]) -> bool:
+    """Whether a column's values say which split a row is of: the training one and others, and nothing else."""
+    said = [_WORDS.get(value.strip().lower()) for value in values]
+    return len(said) > 1 and "train" in said and None not in said
+
+
+def unlike_classes(folders: Collection[str]) -> str | None:
+    """Why these folders are hardly those of classes, and what to do; None where they may be."""
+    named = ", ".join(f"'{folder}'" for folder in sorted(folders)[:5])
+    small = [folder.lower() for folder in folders]
+    if len(small) < 2:
+        return None
+    train, other = (any(name.startswith(begin) for name in small) for begin in ("train", ("test", "val")))
+    if len(small) <= 4 and train and other:
+        return f"the folders {named} look like splits, not like classes: call them train, validation and test"
+    if set(small) <= _OF_MASKS:
+        return (
+            f"the folders {named} hold pictures and what belongs to each, not classes: segmentation and detection are"
+            " no built-in tasks (see docs/bring-a-task.md)"
+        )
+    words = {tuple(words_of(folder)) for folder in folders}
+    if len(words) == 1 and set(words_of(small[0])) & _PARTS:
+        return (
+            f"the folders {named} look like parts of the dataset, not like classes: put the files into a folder for"
+            " each class, or name the column of their table with the labels in data.target"
+        )
+    return None
+
+
+def words_of(name: str) -> list[str]:
+    """In small letters, without numbers: "train", "labels" of trainLabels_2.csv, and "csv"."""
+    return re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).lower())
+
+
+def taken_for(split: str, names: Sequence[str]) -> list[str]:
+    """A note about what a word in its name said a split of."""
+    if not names:
+        return []
+    more = f" and {len(names) - 1} more were" if len(names) > 1 else " was"
+    return [f"{names[0]}{more} taken for the {split} split."]
+
+
 def find_tables(data: Path) -> Found:
     """The tables of each split: `train.csv`, a folder `train/` of shards, or one lone table.
 
@@ -92,13 +168,12 @@ def find_tables(data: Path) -> Found:
     if data.is_file():
         return Found((data,))
     data = top_of(data)
-    splits, rest = by_split(
+    splits, rest, guessed = by_split(
         data,
         lambda path: [p for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if is_table(p)],
         lambda path: stem(path.name),
     )
     lone = tuple(path for path in rest if not _NO_DATA.search(path.name.lower()))
-    guessed: tuple[Path, ...] = ()
     if "train" not in splits and len(lone) == 1:
         splits["train"] = lone
     elif "train" not in splits and (named := _named_for(lone)):
@@ -108,6 +183,8 @@ def find_tables(data: Path) -> Found:
         found = visible(data)
         names = ", ".join(p.name for p in found[:5]) or "nothing"
         hint = next((f"; {said}" for p in found if (said := file_kinds.unread(p))), "")
+        if len(lone) > 1:
+            hint = "; call the one to train on train, with its ending"
         raise DatasetInvalid(
             f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet, train.xlsx or "
             f"a folder train/ with them, found {names}{hint}"
@@ -128,20 +205,25 @@ def _named_for(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
 def by_split(
     data: Path, files_of: Callable[[Path], Sequence[Path]], stem_of: Callable[[Path], str]
-) -> tuple[dict[str, tuple[Path, ...]], tuple[Path, ...]]:
-    """(the files of each split that something in the folder is named for, all other files).
+) -> tuple[dict[str, tuple[Path, ...]], tuple[Path, ...], tuple[Path, ...]]:
+    """(the files of each split that something in the folder is named for, all other files, those of the splits that
+    only a word in the name says a split of).
 
     Raises DatasetInvalid when two things claim to be the same split.
     """
+    found = {path: files for path in visible(data) if (files := tuple(files_of(path)))}
     splits: dict[str, tuple[Path, ...]] = {}
-    rest: list[Path] = []
-    for path in visible(data):
-        files = files_of(path)
+    for path, files in found.items():
         split = NAMES.get(stem_of(path))
-        if split is None:
-            rest += files
-        elif files:
-            if split in splits:
-                raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
-            splits[split] = tuple(files)
-    return splits, tuple(rest)
+        if split in splits:
+            raise invalid(path.name, f"is a second {split} split beside {splits[split][0].name}; keep one of them")
+        if split is not None:
+            splits[split] = files
+    taken = {path for files in splits.values() for path in files}
+    guessed: tuple[Path, ...] = ()
+    for split, names in alike([path.name for path in found]).items():
+        if split not in splits:
+            splits[split] = tuple(file for path, files in found.items() if path.name in names for file in files)
+            guessed += splits[split]
+    taken.update(guessed)
+    return splits, tuple(path for files in found.values() for path in files if path not in taken), guessed

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer_image.data import reading
+from trainer_image.data.encodings import joined
 from trainer_image.data.formats import csv_reader, jsonl_reader, parquet_reader, workbook_reader
 from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, has_maybe_values, said_of, without_maybe_values
 from trainer_image.data.formats.csv_dialect import DELIMITERS
@@ -297,7 +298,7 @@ class _Keeper:
 
     def table(self, parts: tuple[Part, ...]) -> Table:
         lengths = tuple(self._lengths)
-        said = tuple(self._passed_over), tuple(self._notes)
+        said = tuple(self._passed_over), tuple(joined(self._notes))
         if self._writer is not None:
             assert self._path is not None
             assert self._scratch is not None
@@ -340,6 +341,8 @@ def no_such_column(file: str, column: str, option: str, known: Sequence[str]) ->
         hint = f"; did you mean '{same[0]}'?"
     elif 2 * sum(map(_is_a_number, known)) >= len(known):
         hint = f"; its first row is {', '.join(known[:8])}: does it lack a header that names the columns?"
+    elif within := [name for name in known if column.casefold() in name.casefold()]:
+        hint = f"; did you mean '{within[0]}'?"
     elif near := difflib.get_close_matches(column, known, 1, 0.5):
         hint = f"; did you mean '{near[0]}'?"
     else:

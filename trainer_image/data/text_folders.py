@@ -3,16 +3,16 @@ named by a table that says their labels, `labels.csv` beside them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trainer_image.data.formats import jsonl_reader
 from trainer_image.data.formats.cells import Wanted, said_of
 from trainer_image.data.named_files import Index, file_column, label_column
-from trainer_image.data.splits import NAMES, Found, is_table, visible
+from trainer_image.data.splits import LEFT_BEHIND, NAMES, Found, alike, is_table, taken_for, unlike_classes, visible
 from trainer_image.data.table import is_json, read_table, stream_table
-from trainer_image.errors import invalid
+from trainer_image.errors import DatasetInvalid, invalid
 from trainer_image.limits import Limits
 
 # Folders beside those of the classes that say of themselves that nobody has labelled what is in them.
@@ -38,11 +38,14 @@ class ClassFolders:
 
 
 def find_class_folders(data: Path) -> ClassFolders | None:
-    """None where there are not at least two folders of training texts."""
+    """None where there are not at least two folders of training texts. Raises DatasetInvalid for folders of splits."""
     inside = _folders(data)
     while len(inside) == 1 and inside[0].name.lower() not in NAMES:  # what an archive was packed as
         inside = _folders(inside[0])
-    splits = {NAMES[folder.name.lower()]: _folders(folder) for folder in inside if folder.name.lower() in NAMES}
+    named = {split: [folder] for folder in inside if (split := NAMES.get(folder.name.lower()))}
+    guessed = {split: names for split, names in alike([f.name for f in inside]).items() if split not in named}
+    named |= {split: [folder for folder in inside if folder.name in names] for split, names in guessed.items()}
+    splits = {split: [below for folder in folders for below in _folders(folder)] for split, folders in named.items()}
     if not splits:
         splits["train"] = inside
     classes: dict[Path, str] = {}
@@ -54,17 +57,19 @@ def find_class_folders(data: Path) -> ClassFolders | None:
             if folder.name.lower() in UNLABELLED:
                 left_out.append(f"{folder.relative_to(data).as_posix()} ({len(texts)} files)")
                 continue
-            classes |= dict.fromkeys(texts, folder.name)
+            classes |= dict.fromkeys(texts, unicodedata.normalize("NFC", folder.name))
             files[split] = (*files.get(split, ()), *texts)
-    if len({classes[path] for path in files.get("train", ())}) < 2:
+    known = {classes[path] for path in files.get("train", ())}
+    if len(known) < 2:
         return None
-    notes = [f"Texts without a label were not used: {', '.join(left_out)}."] if left_out else []
+    if why := unlike_classes(known):
+        raise DatasetInvalid(f"Invalid dataset: {why}")
+    notes = [note for split, names in guessed.items() for note in taken_for(split, names)]
+    notes += [f"Texts without a label were not used: {', '.join(left_out)}."] if left_out else []
     return ClassFolders(Found(**files), classes, notes)
 
 
-def find_named(
-    data: Path, tables: Mapping[str, Sequence[Path]], fields: Fields, limits: Limits, *, labelled: bool
-) -> ClassFolders | None:
+def find_named(data: Path, tables: Found, fields: Fields, limits: Limits, *, labelled: bool) -> ClassFolders | None:
     """The files that the tables of each split name; None where those of the training split hold the texts themselves,
     or name no file. labelled: whether the training split has to have labels
 
@@ -76,8 +81,8 @@ def find_named(
     index = Index(((path.relative_to(data).as_posix(), path) for path in texts), "texts")
     files: dict[str, tuple[Path, ...]] = {}
     classes: dict[Path, str] = {}
-    notes: list[str] = []
-    for split, of in tables.items():
+    notes = list(tables.notes)
+    for split, of in tables.splits.items():
         named: dict[Path, str | None] = {}
         for table in of:
             name = table.relative_to(data).as_posix()
@@ -132,6 +137,7 @@ def files_below(folder: Path) -> list[Path]:
         if path.is_file()
         and not any(part.startswith((".", "_")) for part in path.relative_to(folder).parts[:-1])
         and not path.name.startswith(".")
+        and not LEFT_BEHIND & {part.lower() for part in path.relative_to(folder).parts}
     ]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from trainer_image.data import file_kinds
-from trainer_image.data.encodings import open_utf8, remark
+from trainer_image.data.encodings import joined, open_utf8, remark
 from trainer_image.data.formats import cells
 from trainer_image.data.formats.cells import Wanted, said_of
 from trainer_image.data.formats.jsonl_reader import lines
@@ -41,10 +41,10 @@ def find_texts(data: Path, *, plain: bool) -> Found:
     """
     if data.is_file():
         return Found((data,))
-    splits = _split_files(data, plain)
-    if not splits.get("train"):
+    found = _split_files(data, plain)
+    if not found.train:
         raise _nothing(data, "train.jsonl, train.csv" + (", train.txt" if plain else ""), "with such files")
-    return Found(**splits)
+    return found
 
 
 def find_labelled(data: Path, fields: Fields, limits: Limits, *, labelled: bool = True) -> ClassFolders:
@@ -52,9 +52,9 @@ def find_labelled(data: Path, fields: Fields, limits: Limits, *, labelled: bool 
     of classes. labelled: whether training texts have to have labels"""
     if data.is_file():
         return ClassFolders(Found((data,)))
-    splits = _split_files(data, plain=False)
-    if splits.get("train"):
-        return find_named(data, splits, fields, limits, labelled=labelled) or ClassFolders(Found(**splits))
+    found = _split_files(data, plain=False)
+    if found.train:
+        return find_named(data, found, fields, limits, labelled=labelled) or ClassFolders(found, notes=found.notes)
     folders = find_class_folders(data)
     if folders is None:
         raise _nothing(data, "train.jsonl, train.csv", "with such files, or with a folder of text files for each class")
@@ -63,19 +63,20 @@ def find_labelled(data: Path, fields: Fields, limits: Limits, *, labelled: bool 
 
 def find_unlabelled(data: Path, fields: Fields, limits: Limits) -> ClassFolders:
     """What is to be predicted: a dataset as `find_labelled` finds it, or a folder of texts, one file each."""
-    if not data.is_file() and not _split_files(data, plain=False).get("train") and find_class_folders(data) is None:
-        return ClassFolders(find_texts(data, plain=True))
+    if not data.is_file() and not _split_files(data, plain=False).train and find_class_folders(data) is None:
+        found = find_texts(data, plain=True)
+        return ClassFolders(found, notes=found.notes)
     return find_labelled(data, fields, limits, labelled=False)
 
 
-def _split_files(data: Path, plain: bool) -> dict[str, tuple[Path, ...]]:
+def _split_files(data: Path, plain: bool) -> Found:
     data = _top_of(data, plain)
-    splits, rest = by_split(
+    splits, rest, guessed = by_split(
         data,
         lambda path: [f for f in ([path] if path.is_file() else files_below(path)) if plain or is_table(f)],
         lambda path: path.name.lower().split(".")[0] if path.is_file() else path.name.lower(),
     )
-    return splits or {"train": rest}
+    return Found(**{"train": (), **splits}, guessed=guessed) if splits else Found(rest)
 
 
 def _top_of(data: Path, plain: bool) -> Path:
@@ -89,8 +90,9 @@ def _top_of(data: Path, plain: bool) -> Path:
 
 def _nothing(data: Path, files: str, folder: str) -> DatasetInvalid:
     names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
+    hint = next((f"; {said}" for p in visible(data) if (said := file_kinds.unread(p))), "")
     return DatasetInvalid(
-        f"Invalid dataset: no training text found: expected {files} or a folder train/ {folder}, found {names}"
+        f"Invalid dataset: no training text found: expected {files} or a folder train/ {folder}, found {names}{hint}"
     )
 
 
@@ -146,7 +148,7 @@ def read_readable(
             unread.append(error)
     if not len(keeper):
         raise unread[0] if unread else invalid(root.name, "holds no texts")
-    return [*keeper.notes, *file_kinds.left_out(len(files), unread, "texts")]
+    return [*joined(keeper.notes), *file_kinds.left_out(len(files), unread, "texts")]
 
 
 def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled: bool) -> Iterator[Text]:
@@ -211,8 +213,11 @@ def _missing(field: str, keys: Sequence[str]) -> str:
 
 def _scalar(name: str, row: int, field: str | None, record: dict[str, Any]) -> str | None:
     value = record.get(field) if field else None
+    if isinstance(value, list) and len(value) == 1:
+        [value] = value  # as programs write labels that could be several
     if isinstance(value, (dict, list)):
-        raise invalid(name, f"row {row}: '{field}' is no single value")
+        many = f"holds {len(value)} labels" if isinstance(value, list) else "holds an object"
+        raise invalid(name, f"row {row}: '{field}' {many}; one text or number is expected in each row")
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 1.0 and 1 are one class, as in a table
     if isinstance(value, str):

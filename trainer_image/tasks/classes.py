@@ -8,6 +8,7 @@ the log loss chose: 0.749 in the mean against 0.709.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,10 @@ MOST_CLASSES = 1000
 SHOWN = 5
 # From this share of the largest class on, a constant answer looks good by accuracy.
 LARGEST_SHARE = 0.8
+# What stands between several labels of one row.
+_SEVERAL = re.compile(r"\s*[|;,]\s*")
+# So many different numbers some of which are no whole ones are quantities, not classes.
+MOST_NUMBERS = 20
 Array = np.ndarray[Any, Any]
 
 
@@ -112,6 +117,11 @@ def _doubtful(counts: Sequence[int], labels: Sequence[str], of: str, noun: str) 
     if same:
         differ = f"Classes{of} that differ in case or spaces only: {_listed(same)}"
         warnings.append(f"{differ}; write alike what is one class.")
+    parts = {label: set(_SEVERAL.split(label.strip())) - {""} for label in labels}
+    several = [f"'{label}'" for label in labels if len(parts[label]) > 1 and parts[label] & (set(labels) - {label})]
+    if several:
+        joined = f"Classes{of} that join others: {_listed(several)}"
+        warnings.append(f"{joined}; each is a class of its own: there is one answer for a {noun}, not several.")
     missing = [f"'{label}'" for label in labels if label.strip().lower() in MARKERS]
     if missing:
         stand = f"Classes{of} that may stand for a missing label: {_listed(missing)}"
@@ -129,6 +139,22 @@ def unfit(column: str, labels: Sequence[str], counted: object) -> str | None:
     if len(labels) > MOST_CLASSES:
         return f"{column} has {counted} different values; at most {MOST_CLASSES} classes are supported"
     return None
+
+
+def quantities(labels: Sequence[str]) -> str | None:
+    """Why labels are quantities rather than classes, and what to do; None where they may be classes."""
+    if len(labels) <= MOST_NUMBERS:
+        return None
+    try:
+        numbers = [float(label) for label in labels]
+    except ValueError:
+        return None
+    if all(number.is_integer() for number in numbers):
+        return None
+    return (
+        f"the labels are {len(labels)} different numbers ('{labels[0]}', '{labels[1]}', …), which this task could only"
+        " tell apart as classes: write ranges of them ('low', 'high')"
+    )
 
 
 def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> None:

@@ -273,7 +273,12 @@ def others() -> dict[str, Case]:
         wrote("train.csv", csv([{"text": BOOK[n : n + 800].replace("\n", " ")} for n in range(24)])),
         rows=24,
     )
-    add("language_model", "a document", wrote("a.docx", zipped({"w.xml": "<"})), refused=r"a\.docx: is a zip archive")
+    add(
+        "language_model",
+        "a document",
+        wrote("a.docx", zipped({"w.xml": "<"})),
+        refused=r"a\.docx: is a document, not a text",
+    )
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -40,7 +41,10 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
         raise invalid(name, "is empty; a header row and data rows are expected")
     dialect, sample = dialect_of(path, sample)
     try:
-        header = [column.strip() for column in _header(name, path, dialect, sample, limits)]
+        # A Mac writes letters with accents as two characters, which look the same and are not.
+        header = [
+            unicodedata.normalize("NFC", column.strip()) for column in _header(name, path, dialect, sample, limits)
+        ]
     except csv.Error as error:
         raise invalid(name, f"row 1: {error}") from None
     if not header[0]:
@@ -64,6 +68,7 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
     for batch in _parsed(name, path, dialect, unique, [*columns, *(unique[number] for number in unnamed)], limits):
         for place, number in enumerate(unnamed, len(columns)):
             _check_empty(name, path, number, batch.column(place), rows, limits)
+        _check_tabs(name, path, dialect, batch, rows, limits)
         rows += batch.num_rows
         last = batch.select(range(len(columns)))
         yield last
@@ -80,6 +85,18 @@ def _check_empty(name: str, path: Path, number: int, column: pa.Array, before: i
     raise invalid(
         name, f"row 1: column {number + 1} has no name, and row {row} holds '{str(column[index])[:40]}' in it: name it"
     )
+
+
+def _check_tabs(name: str, path: Path, dialect: Dialect, batch: pa.RecordBatch, before: int, limits: Limits) -> None:
+    """A field with a tab and a line end in it has swallowed rows, beyond what the dialect was told from."""
+    if dialect.delimiter != "\t" or not dialect.quotes:
+        return
+    for column in map(cells.without_maybe_values, batch.columns):
+        swallowed = pc.and_(pc.match_substring(column, "\t"), pc.match_substring(column, "\n"))
+        if pc.any(swallowed).as_py():
+            index = before + pc.index(swallowed, True).as_py()
+            row = line_numbers(name, path, [index], limits).get(index, 0)
+            raise invalid(name, f"row {row}: a field in quotes holds tabs and line ends; {_QUOTE}")
 
 
 def _ends_a_line(cell: str | None) -> bool:
@@ -122,7 +139,10 @@ def _parsed(
                     skip_rows_after_names=1,
                 ),
                 parse_options=pacsv.ParseOptions(
-                    delimiter=dialect.delimiter, newlines_in_values=True, invalid_row_handler=note
+                    delimiter=dialect.delimiter,
+                    quote_char='"' if dialect.quotes else False,
+                    newlines_in_values=dialect.quotes,
+                    invalid_row_handler=note,
                 ),
                 convert_options=pacsv.ConvertOptions(
                     column_types=dict.fromkeys(columns, TEXT), strings_can_be_null=False, include_columns=columns
@@ -180,15 +200,15 @@ def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
 
 def _header(name: str, path: Path, dialect: Dialect, sample: str, limits: Limits) -> list[str]:
     """The first record. Thousands of columns make it longer than the sample, which may have cut it."""
-    records = _first_records(sample, dialect.delimiter)
+    records = _first_records(sample, dialect)
     if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
         with _open_text(name, path, limits) as text:
             _, longer = dialect_of(path, text.read(cells.BLOCK_BYTES))
-        records = _first_records(longer, dialect.delimiter)
+        records = _first_records(longer, dialect)
         if len(records) < 2 and len(longer) >= cells.BLOCK_BYTES:
             raise _too_long(name)
     if 2 <= len(records[0]) == len(records[-1]) - 1:
-        return _with_row_names(records[0], _first_records(sample, dialect.delimiter, 50))
+        return _with_row_names(records[0], _first_records(sample, dialect, 50))
     return records[0]
 
 
@@ -200,8 +220,8 @@ def _with_row_names(header: list[str], records: list[list[str]]) -> list[str]:
     return ["", *header] if any(row[-1].strip() for row in rows) else [*header, ""]
 
 
-def _first_records(text: str, delimiter: str, most: int = 2) -> list[list[str]]:
-    return list(islice((record for record in csv.reader(as_lines(text), delimiter=delimiter) if record), most))
+def _first_records(text: str, dialect: Dialect, most: int = 2) -> list[list[str]]:
+    return list(islice((record for record in dialect.records(as_lines(text)) if record), most))
 
 
 def _records(name: str, path: Path, dialect: Dialect, limits: Limits) -> Iterator[tuple[int, list[str]]]:
@@ -209,7 +229,7 @@ def _records(name: str, path: Path, dialect: Dialect, limits: Limits) -> Iterato
     with _open_text(name, path, limits) as text:
         for _ in range(dialect.skip):
             text.readline()
-        reader = csv.reader(text, delimiter=dialect.delimiter)
+        reader = dialect.records(text)
         line = dialect.skip + 1
         for record in reader:
             if record:

@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from trainer_image.data import reading
+from trainer_image.data.file_kinds import START_BYTES, by_start
 from trainer_image.data.rows.hashes import Hashes, of_bytes
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, TrainerError, invalid
@@ -55,7 +56,7 @@ def _opened(sample: Sample, limits: Limits) -> Image.Image:
     except TrainerError:
         raise
     except Exception as error:  # Pillow raises whatever a broken header makes it stumble over
-        raise invalid(sample.name, _why(error)) from None
+        raise invalid(sample.name, _why(error) + _instead(sample)) from None
     pixels = image.width * image.height
     if limits.image_pixels and pixels > limits.image_pixels:
         raise LimitExceeded(
@@ -68,6 +69,16 @@ def _why(error: Exception) -> str:
     if "cannot identify" in str(error):
         return f"is no image that can be decoded ({', '.join(FORMATS)} are)"
     return f"does not decode ({' '.join(str(error).split())[:120] or type(error).__name__})"
+
+
+def _instead(sample: Sample) -> str:
+    """ ": it is a web page", where the first bytes tell."""
+    with sample.stored.open() as file:
+        start = file.read(START_BYTES)
+    if not start:
+        return ": it is empty"
+    kind = by_start(start)
+    return f": it is {kind[0]}" if kind and kind[0] not in ("a PNG image", "a JPEG image", "a GIF image") else ""
 
 
 def read_headers(samples: Sequence[Sample], limits: Limits) -> list[Header]:

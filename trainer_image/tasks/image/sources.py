@@ -16,14 +16,12 @@ from typing import BinaryIO
 
 from trainer_image.data.archives import SUFFIXES, Member, copied, is_archive, members
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import NAMES
+from trainer_image.data.splits import LEFT_BEHIND, NAMES, alike, split_by_word, taken_for
 from trainer_image.data.table import TABLE_SUFFIXES
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".webp"})
-# What a Mac adds to a zip.
-MAC = "__MACOSX"
 # What people add to a split's name: training_set, test_images, train-data.
 _COLLECTION = re.compile(r"(?:[-_. ]?(?:images?|imgs?|pictures|photos|data|dataset|set|split|folder))?")
 _NAMES = {**NAMES, "testing": "test"}
@@ -70,16 +68,17 @@ def find_images(
     holds the others is passed through; `notes` gets a sentence for what was decided. Raises DatasetInvalid.
     """
     notes = [] if notes is None else notes
-    files = sorted(_all(data, limits, scratch), key=lambda stored: (stored.place, stored.name))
+    files = sorted(_all(data, limits, scratch, notes), key=lambda stored: (stored.place, stored.name))
     if limits.dataset_files and len(files) > limits.dataset_files:
         raise LimitExceeded(f"The dataset holds more than {limits.dataset_files} files (MAX_DATASET_FILES)")
-    files = _passed_through(files, notes)
+    files = _splits_outside(_passed_through(files, notes), notes)
+    guessed = _guessed({stored.place[0] for stored in files if len(stored.place) > 1}, notes)
     splits: dict[str, list[Stored]] = {}
     named: dict[str, str] = {}
     rest: list[Stored] = []
     for stored in files:
         folder = stored.place[0]
-        split = split_of(folder) if len(stored.place) > 1 else None
+        split = (split_of(folder) or guessed.get(folder)) if len(stored.place) > 1 else None
         if split is None:
             rest.append(stored)
             continue
@@ -88,7 +87,7 @@ def find_images(
         splits.setdefault(split, []).append(replace(stored, place=stored.place[1:]))
     splits = {split: _passed_through(inside, notes, named[split]) for split, inside in splits.items()}
     of = {
-        replace(stored, above=True): split_of(_stem(Path(stored.place[0]), TABLE_SUFFIXES), within=True)
+        replace(stored, above=True): split_by_word(stored.place[0])
         for stored in rest
         if len(stored.place) == 1 and is_table(stored)
     }
@@ -108,13 +107,36 @@ def find_images(
     return splits
 
 
-def split_of(name: str, *, within: bool = False) -> str | None:
-    """The split that a folder or table is named for: train, valid, test_images, training_set; None: for none.
+def split_of(folder: str) -> str | None:
+    """The split that a folder is named for: train, valid, test_images, training_set; None: for none."""
+    match = _SPLIT.match(folder.lower())
+    return _NAMES[match[1]] if match and _COLLECTION.fullmatch(folder[match.end() :].lower()) else None
 
-    within: also where more words follow, as in train_labels
-    """
-    match = _SPLIT.match(name.lower())
-    return _NAMES[match[1]] if match and (within or _COLLECTION.fullmatch(name[match.end() :].lower())) else None
+
+def _guessed(names: set[str], notes: list[str]) -> dict[str, str]:
+    """The split of each folder whose name only has a word for one: animals_train beside animals_test."""
+    found = {split: names for split, names in alike(sorted(names)).items() if not any(map(split_of, names))}
+    if any(len(names) > 1 for names in found.values()):
+        return {}
+    for split, of in found.items():
+        notes += taken_for(split, of)
+    return {name: split for split, of in found.items() for name in of}
+
+
+def _splits_outside(files: list[Stored], notes: list[str]) -> list[Stored]:
+    """Folders of splits within those of classes, cat/train and cat/test, as if it were the other way round."""
+    images = [stored for stored in files if stored.suffix in IMAGE_SUFFIXES]
+    if not images or any(len(stored.place) < 3 or not split_of(stored.place[1]) for stored in images):
+        return files
+    if len({stored.place[0] for stored in images}) < 2 or any(split_of(stored.place[0]) for stored in images):
+        return files
+    notes.append("The folders of the splits lie in those of the classes.")
+    return [
+        replace(stored, place=(stored.place[1], stored.place[0], *stored.place[2:]))
+        if len(stored.place) > 2
+        else stored
+        for stored in files
+    ]
 
 
 def is_table(stored: Stored) -> bool:
@@ -128,8 +150,14 @@ def _passed_through(files: list[Stored], notes: list[str], of: str | None = None
 
     of: the folder of a split; None: the dataset, where a folder that is named for a split is one
     """
+    # Tables above folders of splits say what is in them: ILSVRC/train and LOC_val_solution.csv.
+    split_below = of is None and any(split_of(folder) == "train" for stored in files for folder in stored.place[1:-1])
     while True:
-        content = [stored for stored in files if stored.suffix in IMAGE_SUFFIXES or is_table(stored)]
+        content = [
+            stored
+            for stored in files
+            if stored.suffix in IMAGE_SUFFIXES or (is_table(stored) and not (len(stored.place) == 1 and split_below))
+        ]
         folders = {stored.place[0] for stored in content if len(stored.place) > 1}
         if len(folders) != 1 or any(len(stored.place) == 1 for stored in content):
             return files
@@ -139,11 +167,17 @@ def _passed_through(files: list[Stored], notes: list[str], of: str | None = None
         if of is None and split_of(folder):
             return files
         notes.append(f"{'The dataset' if of is None else f'{of}/'} was read from its only folder '{folder}'.")
-        files = [replace(stored, place=stored.place[1:]) for stored in files if stored.place[0] == folder]
+        inside = [replace(stored, place=stored.place[1:]) for stored in files if stored.place[0] == folder]
+        files = [stored for stored in files if split_below and len(stored.place) == 1 and is_table(stored)] + inside
 
 
-def _all(data: Path, limits: Limits, scratch: Scratch) -> Iterator[Stored]:
-    for path, parts in [(data, (data.name,))] if data.is_file() else _walk(data):
+def _all(data: Path, limits: Limits, scratch: Scratch, notes: list[str]) -> Iterator[Stored]:
+    walked = [(data, (data.name,))] if data.is_file() else list(_walk(data))
+    archives = sorted(_stem(path) for path, parts in walked if len(parts) == 1 and is_archive(path))
+    shards = {} if any(map(_SHARD.fullmatch, archives)) else alike(archives)
+    notes += [note for split, names in shards.items() for note in taken_for(split, names)]
+    guessed = {name: split for split, names in shards.items() for name in names}
+    for path, parts in walked:
         name = "/".join(parts)
         if not is_archive(path):
             yield Stored(name, parts, path)
@@ -152,10 +186,12 @@ def _all(data: Path, limits: Limits, scratch: Scratch) -> Iterator[Stored]:
         shard = _SHARD.fullmatch(_stem(path)) if not folder else None
         if shard:
             folder = (shard[1],)
+        elif not folder and _stem(path) in guessed:
+            folder = (guessed[_stem(path)],)
         inside = [
             (member, tuple(member.name.split("/")))
             for member in members(name, path, limits, scratch)
-            if not any(segment.startswith(".") or segment == MAC for segment in member.name.split("/"))
+            if not any(segment.startswith(".") or segment.lower() in LEFT_BEHIND for segment in member.name.split("/"))
         ]
         # An archive of the folder train made as `tar c train` holds that folder once more.
         if folder and all(place[0] == folder[0] and len(place) > 1 for _, place in inside):
@@ -169,10 +205,19 @@ def _walk(data: Path) -> Iterator[tuple[Path, tuple[str, ...]]]:
     for folder, below, names in os.walk(data, followlinks=True):
         parts = Path(folder).relative_to(data).parts
         hidden = (".", "_") if len(parts) < 2 else (".",)
-        below[:] = sorted(name for name in below if not name.startswith(hidden) and name != MAC)
+        below[:] = sorted(
+            name
+            for name in below
+            if not (name.startswith(hidden) or name.lower() in LEFT_BEHIND or _leads_back(Path(folder, name)))
+        )
         for name in names:
-            if not name.startswith(hidden):
+            if not (name.startswith(hidden) or name.lower() in LEFT_BEHIND):
                 yield Path(folder, name), (*parts, name)
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, whose files would come again and again."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _stem(path: Path, suffixes: Sequence[str] = SUFFIXES) -> str:

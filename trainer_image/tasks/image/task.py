@@ -3,7 +3,7 @@ machines on features that need no training, or both."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.data.file_kinds import left_out
+from trainer_image.data.named_files import plain
 from trainer_image.data.rows.division import RowHashes, divide
 from trainer_image.data.spill import Scratch
+from trainer_image.data.splits import unlike_classes
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import baselines
@@ -38,14 +40,14 @@ from trainer_image.tasks.base import (
     told_alike,
 )
 from trainer_image.tasks.candidates import Candidate
-from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, same_classes
+from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, quantities, same_classes
 from trainer_image.tasks.image import kernel
 from trainer_image.tasks.image.files import bits_used, read_hashes, read_headers, read_pixels
 from trainer_image.tasks.image.handedness import mirrored_alike
-from trainer_image.tasks.image.labels import Sample, list_samples, unread_images
+from trainer_image.tasks.image.labels import Sample, list_samples, unknown_files, unread_images, way_out
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
 from trainer_image.tasks.image.presets import augmentation, input_size, networks
-from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, find_images
+from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, find_images
 
 # So little that the network's probabilities are worth what the kernel machines' are, beside which they are weighed as
 # they are: of 5,000 drawn digits the network got a tenth of the weight with 0.05 (accuracy of the blend 0.977), half of
@@ -237,12 +239,20 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
     found = find_images(data, settings.limits, settings.scratch, notes)
     unread = unread_images(list({file.name: file for files in found.values() for file in files}.values()))
     listed: dict[str, list[Sample]] = {}
+    refused: list[str] = []
     for split, files in found.items():
         samples = list_samples(
-            files, settings.limits, settings.scratch, label=settings.target, group=settings.group, notes=notes
+            files,
+            settings.limits,
+            settings.scratch,
+            label=settings.target,
+            group=settings.group,
+            notes=notes,
+            split=split,
+            refused=refused,
         )
         if not samples:
-            hint = f"; {unread[0].removesuffix('.')}" if unread else ""
+            hint = f"; {(unread[0] if unread else unknown_files(files)).removesuffix('.')}"
             raise invalid(split, f"{NO_IMAGES} in folders named for their class{hint}")
         listed[split] = samples
     if _unlabelled(listed.get("test", []), {sample.label for sample in listed["train"]}):
@@ -252,14 +262,44 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
         if sample.label is None:
             raise invalid(
                 sample.name,
-                "lies in no folder named for its class, and there is no metadata.csv or metadata.jsonl beside it",
+                "lies in no folder named for its class, and no table of labels names it; "
+                + way_out(found["train"], refused),
             )
+    _check_folders(found["train"], listed["train"], refused)
+    _check_rows(listed)
     if settings.group and all(sample.group is None for sample in listed["train"]):
         raise ConfigInvalid(
             f"Invalid configuration: data.group: images in folders have no '{settings.group}'; a metadata.csv or "
             "metadata.jsonl with this column is needed"
         )
     return listed, unread
+
+
+def _check_folders(files: Sequence[Stored], train: Sequence[Sample], refused: Sequence[str]) -> None:
+    """Raises DatasetInvalid where folders that say the labels are hardly those of classes."""
+    folders = {sample.label or "" for sample in train}
+    if not all(len(sample.stored.place) > 1 and sample.label == plain(sample.stored.place[0]) for sample in train):
+        return
+    if len(folders) == 1:
+        only = f"all {len(train)} training images lie in one folder ('{min(folders)}'), which says no class"
+        raise invalid(train[0].name, f"{only}; {way_out(files, refused)}")
+    if why := unlike_classes(folders):
+        raise DatasetInvalid(f"Invalid dataset: {why}")
+
+
+def _check_rows(listed: Mapping[str, Sequence[Sample]]) -> None:
+    """Raises DatasetInvalid where a row of a table above the splits names an image of each of two."""
+    of: dict[tuple[str, int, str], str] = {}
+    for split in (name for name in ("train", "validation", "test") if name in listed):
+        for row in sorted({sample.row for sample in listed[split] if sample.row}):
+            if row in of:
+                table, number, named = row
+                raise invalid(
+                    table,
+                    f"row {number}: '{named}' is the name of an image of the {of[row]} split and of one of the {split}"
+                    " split; name images with their folders, or call the table for its split, such as train_labels.csv",
+                )
+            of[row] = split
 
 
 def _unlabelled(test: Sequence[Sample], known: set[str | None]) -> bool:
@@ -275,6 +315,8 @@ def _labels(train: Sequence[Sample]) -> list[str]:
             train[0].name,
             f"all {len(train)} training images are of one class ('{labels[0]}'); at least two are needed",
         )
+    if why := quantities(labels):
+        raise invalid(train[0].name, why)
     return labels
 
 

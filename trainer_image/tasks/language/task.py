@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.data.encodings import joined
 from trainer_image.data.rows.division import RowHashes, divide, group_numbers
 from trainer_image.data.rows.hashes import of_bytes
 from trainer_image.data.spill import Scratch
@@ -124,7 +125,7 @@ class LanguagePredictor(Predictor):
         data, notes = looked_into(data, limits, scratch, lambda name: True)
         found = find_texts(data, plain=True)
         keeper = TextKeeper(scratch)
-        notes += read_readable(found.test or found.train, data, Fields(self.field), limits, keeper)
+        notes += [*found.notes, *read_readable(found.test or found.train, data, Fields(self.field), limits, keeper)]
         texts = keeper.texts()
         full = np.flatnonzero(texts.sizes)
         if not len(full):
@@ -171,11 +172,12 @@ class LanguageProblem(Problem):
         self.warnings = []
         scratch, keeper = settings.scratch, TextKeeper(settings.scratch)
         data, self.notes = looked_into(data, settings.limits, scratch, lambda name: True)
+        found = find_texts(data, plain=True)
         parts = {
             split: (files, read_texts(files, data, fields, settings.limits, keeper))
-            for split, files in find_texts(data, plain=True).splits.items()
+            for split, files in found.splits.items()
         }
-        self.notes += keeper.notes
+        self.notes += [*found.notes, *joined(keeper.notes)]
         texts = keeper.texts()
         given = {split: self._full(texts.select(part), files[0], data) for split, (files, part) in parts.items()}
         total = int(given["train"].sizes.sum())

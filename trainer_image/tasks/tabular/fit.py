@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from trainer_image.data.formats.numbers import PLAIN, Notation
+from trainer_image.data.splits import says_splits
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.tabular import categories, texts
@@ -256,11 +257,17 @@ class _Column(ColumnRows):
             least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
             if texts.words_in(cells) >= least and (text := self._text(cells, labels)):
                 return text
+        if declared is None and says_splits(list(counts)):
+            self.warn(
+                "says which split a row is of, and is no input: left out; rows are divided by it with data.split: "
+                f"{{by: column, column: {self.name}}}"
+            )
+            return None
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
             why, kind = (unclear, unclear) if unclear else self.why_an_id(read)
             self.warn(f"{why}; left out", f"{kind}; left out")
             return None
-        if unclear:
+        if unclear and distinct > 1:
             self.warn(f"{unclear}; read as categories")
         elif declared is None and read.bad + read.marked < read.all_filled:
             self.mixture(read)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.data.encodings import joined
 from trainer_image.data.rows.division import RowHashes, divide, group_numbers
 from trainer_image.data.rows.hashes import of_bytes
 from trainer_image.data.spill import Scratch
@@ -40,7 +41,7 @@ from trainer_image.tasks.base import (
     told_alike,
 )
 from trainer_image.tasks.candidates import Candidate
-from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, same_classes, unfit
+from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, quantities, same_classes, unfit
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text import baselines as text_baselines
 from trainer_image.tasks.text import linear as text_linear
@@ -327,7 +328,7 @@ def _read(data: Path, fields: Fields, settings: TaskSettings) -> tuple[dict[str,
             raise first or invalid(files[0].relative_to(data).as_posix(), "holds no texts")
     texts = keeper.texts()
     given = {split: texts.select(part) for split, part in parts.items()}
-    return given, torch.from_numpy(texts.content), [*notes, *folders.notes, *keeper.notes]
+    return given, torch.from_numpy(texts.content), [*notes, *folders.notes, *joined(keeper.notes)]
 
 
 def _wrong(text: Text, fields: Fields) -> str | None:
@@ -351,6 +352,8 @@ def _labels(given: Mapping[str, Texts], fields: Fields) -> list[str]:
     train = given["train"]
     labels = sorted(train.labels[number] for number in np.unique(train.label))
     if why := unfit(f"'{fields.label}'", labels, len(labels)):
+        raise invalid(train.files[0].name, why)
+    if why := quantities(labels):
         raise invalid(train.files[0].name, why)
     for texts in (given[split] for split in ("validation", "test") if split in given):
         for row in np.flatnonzero(positions(texts, labels) < 0)[:1].tolist():

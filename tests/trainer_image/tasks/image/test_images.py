@@ -55,7 +55,7 @@ def test_one_class_only_is_refused(tmp_path: Path) -> None:
     place.mkdir(parents=True)
     for number in range(10):
         Image.new("L", (8, 8), number).save(place / f"{number}.png")
-    assert "are of one class ('only')" in refusal(tmp_path)
+    assert "all 10 training images lie in one folder ('only'), which says no class" in refusal(tmp_path)
 
 
 def test_images_without_class_folders_are_refused(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def lines(*records: object) -> bytes:
         ("train.jsonl", lines(*ROWS, {"text": 3, "label": "sea"}), "row 31: 'text' holds no text"),
         ("train.jsonl", lines({"text": " ", "label": "sea"}), "row 1: 'text' is empty; every row needs"),
         ("train.jsonl", lines({"text": "a"}), "row 1: 'label' (data.target) is empty or missing"),
-        ("train.jsonl", lines(*ROWS, {"text": "a", "label": ["b"]}), "row 31: 'label' is no single value"),
+        ("train.jsonl", lines(*ROWS, {"text": "a", "label": ["b", "c"]}), "row 31: 'label' holds 2 labels; one"),
         ("train.jsonl", lines(*ROWS) + b"{oops\n", "row 31: is no JSON object; one object a line is expected"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "\\ud800", "label": "a"}', "row 31: 'text' holds half of a"),
         ("train.jsonl", lines(*ROWS) + b'{"text": "a", "label": "\\ud800"}', "row 31: 'label' holds half of a"),
