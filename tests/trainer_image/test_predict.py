@@ -267,7 +267,10 @@ def test_additional_columns_may_hold_what_cannot_be_read_and_stand_there_twice(t
     assert lines == table
 
 
-@pytest.mark.parametrize(("name", "content"), [("new.csv", ""), ("new.csv", "a,b,colour\n"), ("new.jsonl", "\n")])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("new.csv", ""), ("new.csv", "a,b,colour\n"), ("new.csv", "a,b,colour"), ("new.jsonl", "\n")],
+)
 def test_a_file_without_rows_gives_a_header_and_says_so(trained: Path, tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
     result = call("predict", "--model", trained, "--data", tmp_path / name, "--out", tmp_path / "p.csv")

@@ -22,6 +22,7 @@ from trainer_image.data.encodings import joined, open_utf8, remark
 from trainer_image.data.formats import cells
 from trainer_image.data.formats.cells import Wanted, said_of
 from trainer_image.data.formats.jsonl_reader import lines
+from trainer_image.data.named_files import split_column
 from trainer_image.data.splits import NAMES, Found, by_split, is_table, visible
 from trainer_image.data.table import is_json, is_jsonl, no_such_column, stream_table
 from trainer_image.data.text_folders import ClassFolders, Fields, files_below, find_class_folders, find_named
@@ -119,7 +120,7 @@ def read_texts(
         if in_json:
             texts = _from_json(name, path, fields, limits)
         elif in_table:
-            texts = _from_table(name, path, fields, limits, labelled)
+            texts = _from_table(name, path, fields, limits, labelled, keeper.notes)
         else:
             texts = iter(())
             keeper.write_all(_plain(name, path, limits), (classes or {}).get(path), name if fields.group else None)
@@ -151,12 +152,17 @@ def read_readable(
     return [*joined(keeper.notes), *file_kinds.left_out(len(files), unread, "texts")]
 
 
-def _from_table(name: str, path: Path, fields: Fields, limits: Limits, labelled: bool) -> Iterator[Text]:
+def _from_table(
+    name: str, path: Path, fields: Fields, limits: Limits, labelled: bool, notes: list[str]
+) -> Iterator[Text]:
     wanted = {key: column for key, column in vars(fields).items() if column}
     rows = itertools.count()
     read = Wanted((fields.text,), tuple(wanted.values()), others=False)
     for number, batch in enumerate(stream_table(name, path, limits, read)):
         known = batch.schema.names
+        if labelled and fields.label and not number and (split := split_column([*said_of(batch)[0], *known])):
+            why = "splits are told by files or folders that are named for them"
+            notes.append(f"{name}: the column '{split}' was not used: {why}.")
         for key, column in [] if number else list(wanted.items()):
             if column in known:
                 continue

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from trainer_image.data.archives import SUFFIXES, Member, is_archive, members
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import NAMES, stem, top_of, visible
+from trainer_image.data.splits import NAMES, alike, stem, taken_for, top_of, visible
 from trainer_image.errors import invalid
 from trainer_image.limits import Limits
 
@@ -36,8 +36,13 @@ def looked_into(data: Path, limits: Limits, scratch: Scratch, reads: Callable[[s
     laid_out.mkdir()
     for path in plain:
         (laid_out / path.name).symlink_to(path.absolute())
+    named = {_stem(path): NAMES[_stem(path)] for path in packed if _stem(path) in NAMES}
+    for guessed, stems in alike([_stem(path) for path in packed]).items():
+        if guessed not in named.values():
+            named |= dict.fromkeys(stems, guessed)
+            notes += taken_for(guessed, stems)
     for path in packed:
-        split = NAMES.get(_stem(path))
+        split = named.get(_stem(path))
         if split in there if split else "train" in there:
             notes.append(f"{path.name} was not looked into: what it is named for lies beside it.")
             continue

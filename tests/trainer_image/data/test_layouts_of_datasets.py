@@ -7,6 +7,7 @@ import re
 import struct
 import tarfile
 import unicodedata
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +105,15 @@ def parquet_of_hub(d: Path) -> None:
 def texts(d: Path, first: int = 0, count: int = 30, encoding: str = "utf-8") -> None:
     for n in range(first, first + count):
         put(d / CLASSES[n % 3] / f"{n}", f"{sentence(n)} é".encode(encoding))
+
+
+def zipped(name: str, numbers: range) -> Lay:
+    def lay(d: Path) -> None:
+        with zipfile.ZipFile(d / name, "w") as archive:
+            for n in numbers:
+                archive.writestr(f"news/{CLASSES[n % 3]}/{n}.txt", sentence(n))
+
+    return lay
 
 
 def nfd(name: str) -> str:
@@ -429,6 +439,19 @@ CASES = {
         lambda d: put(d / "a.csv", table(f"a,{nfd('Größe')}", lambda n: f"{n % 7},{n % 2}")),
         ("of 'Größe'",),
         data="target: Größe",
+    ),
+    "a column of splits beside texts": Case(
+        TEXTS,
+        lambda d: put(
+            d / "a.csv", table("text,label,split", lambda n: f"{sentence(n)},{n % 3},{('dev', 'train')[n % 4 > 0]}")
+        ),
+        ("in 3 classes (0, 1, 2)", "a.csv: the column 'split' was not used"),
+    ),
+    "archives with a word for their split": Case(
+        TEXTS,
+        several(zipped("news-train.zip", range(30)), zipped("news-test.zip", range(30, 39))),
+        ("in 3 classes (cat, dog, owl)", "9 test.", "news-test was taken for the test split."),
+        rows=39,
     ),
     "two tables and none to train on": Case(
         TABLE,

@@ -57,7 +57,7 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
     columns = [column for column, takes in zip(header, taken, strict=False) if takes]
     passed_over = [column for column, takes in zip(header, taken, strict=False) if not takes]
     yield empty(columns, passed_over, remark(name, path, limits))
-    if not columns:
+    if not columns or _is_a_header_alone(sample, dialect):
         return
     # Delimiters at the rows' ends make columns without a name: they get names that no column can have, and so does what
     # is passed over, whose names may stand there twice.
@@ -85,6 +85,11 @@ def _check_empty(name: str, path: Path, number: int, column: pa.Array, before: i
     raise invalid(
         name, f"row 1: column {number + 1} has no name, and row {row} holds '{str(column[index])[:40]}' in it: name it"
     )
+
+
+def _is_a_header_alone(sample: str, dialect: Dialect) -> bool:
+    """Where it does not end in a line end either, Arrow's reader takes it for the beginning of a long row."""
+    return len(sample) < SAMPLE_CHARACTERS and len(_first_records(sample, dialect)) < 2
 
 
 def _check_tabs(name: str, path: Path, dialect: Dialect, batch: pa.RecordBatch, before: int, limits: Limits) -> None:
