@@ -54,7 +54,7 @@ from trainer_image.tasks.tabular.target import (
     target_from_json,
 )
 from trainer_image.tasks.tabular.told import split_column, times_split
-from trainer_image.tasks.tabular.trees.boosted import BoostedTrees
+from trainer_image.tasks.tabular.trees.boosted import BoostedTrees, import_ahead
 from trainer_image.tasks.tabular.trees.forest import RandomForest
 
 SKIP_RATE = 0.1
@@ -88,6 +88,7 @@ class TabularProblem(Problem):
         if not settings.target:
             raise ConfigInvalid("Invalid configuration: data.target: the column to predict is missing")
         self._settings = settings
+        import_ahead()
         given = Given(data, settings, settings.target)
         train, labels = given.tables["train"], given.labels[given.rows["train"]]
         preprocessing, fitted_notes, self.warnings = _preprocessing(train, given.rows["train"], labels, settings)

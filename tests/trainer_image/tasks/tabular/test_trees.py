@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from trainer_image.tasks.tabular import linear as linear_models
 from trainer_image.tasks.tabular.candidates import Linear
 from trainer_image.tasks.tabular.predictor import TabularPredictor
 from trainer_image.tasks.tabular.task import TabularProblem
-from trainer_image.tasks.tabular.trees import boosting
+from trainer_image.tasks.tabular.trees import boosted, boosting
 from trainer_image.tasks.tabular.trees.boosting import Aim
 from trainer_image.tasks.tabular.trees.ensemble import Trees
 from trainer_image.tasks.tabular.trees.rows import TreeRows
@@ -235,6 +237,25 @@ def test_without_time_or_rows_trees_sit_out_and_say_so(tmp_path: Path) -> None:
         assert trees.fit(["train"], allowance(), None) is None
         assert trees.note.startswith(f"{who} sat out: ")
         assert trees.note.endswith("30 rows to be fitted on.")
+
+
+def test_the_library_of_trees_is_loaded_while_the_table_is_read_and_not_in_the_time_that_is_given_for_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = queue.SimpleQueue[str]()
+
+    def lacks(name: str) -> None:
+        asked.put(name)
+        raise ImportError(name)
+
+    monkeypatch.setattr(boosted, "importlib", SimpleNamespace(import_module=lacks))
+    made = problem(tmp_path, 1)
+    assert asked.get(timeout=30) == boosting.__name__
+    looks = iter([0.0])
+    monkeypatch.setattr(boosted, "time", SimpleNamespace(monotonic=lambda: next(looks, 59.9)))
+    trees = candidate(made, "boosted trees")
+    assert trees.fit(["train"], allowance(60), None) is None, "where loading it took all the time nevertheless"
+    assert trees.note == "Boosted trees sat out: 60 s were too little time for them."
 
 
 def test_little_time_is_for_one_depth_that_comes_to_an_end_not_for_the_beginnings_of_several(

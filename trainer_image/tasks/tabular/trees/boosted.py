@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -74,6 +77,17 @@ def unfitted(chosen: Json, columns: Preprocessing, target: Target) -> TreeEnsemb
     return TreeEnsemble(columns, margins(classes), statistics(classes), found.shape, two=classes == 2, log=of)
 
 
+def import_ahead() -> None:
+    """Begins to load XGBoost in a thread: it takes a second, several on a busy machine, and meanwhile the dataset is
+    read."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):  # the fit says what is missing
+            importlib.import_module("trainer_image.tasks.tabular.trees.boosting")
+
+    threading.Thread(target=load, name="imports", daemon=True).start()
+
+
 class BoostedTrees(TableCandidate):
     """XGBoost's trees. More rows than memory is to hold twice are left out, evenly spaced."""
 
@@ -83,17 +97,18 @@ class BoostedTrees(TableCandidate):
 
     def _fit(self, fit_on: Sequence[str], allowance: Allowance, chosen: Json | None) -> tuple[nn.Module, Json] | None:
         deadline = time.monotonic() + allowance.seconds
-        if chosen is None and allowance.seconds < LEAST_SECONDS:
-            self.note = f"Boosted trees sat out: {allowance.seconds:.2g} s were too little time for them."
-            return None
-        if sum(rows_in(self.splits[name]) for name in fit_on) < LEAST_ROWS:
-            self.note = f"Boosted trees sat out: they need {LEAST_ROWS} rows to be fitted on."
-            return None
         try:
             from trainer_image.tasks.tabular.trees import boosting  # noqa: F401
         except Exception as error:  # the library says in its own way what it misses on this machine
             why = next(iter(str(error).strip().splitlines()), type(error).__name__)
             self.note = f"Boosted trees sat out, because XGBoost cannot be loaded here: {why}"
+            return None
+        # Loading it may have taken all there was.
+        if chosen is None and deadline - time.monotonic() < LEAST_SECONDS:
+            self.note = f"Boosted trees sat out: {allowance.seconds:.2g} s were too little time for them."
+            return None
+        if sum(rows_in(self.splits[name]) for name in fit_on) < LEAST_ROWS:
+            self.note = f"Boosted trees sat out: they need {LEAST_ROWS} rows to be fitted on."
             return None
         rows = TreeRows(self.splits, fit_on, self.columns, self.target, allowance.seed)
         if chosen is None:
