@@ -29,7 +29,7 @@ from trainer_image.engine.steps.position import Entry, Position
 from trainer_image.engine.steps.pretrained import Pretrained
 from trainer_image.engine.steps.state import finite
 from trainer_image.engine.watchdog import Watchdog
-from trainer_image.errors import ConfigInvalid, TrainerError, TrainingDiverged
+from trainer_image.errors import ConfigInvalid, TrainerError
 from trainer_image.host.devices import usable_cpus
 from trainer_image.tasks import hooks
 from trainer_image.tasks.base import Json, Outputs, Problem, joined, restored, rows_in, scored, take
@@ -222,7 +222,7 @@ class Contest:
         with self._apart(torch.get_num_threads()):
             try:
                 return fold(self.fold_of)
-            except TrainingDiverged as error:  # of some of the rows: the one that is published has not
+            except Exception as error:  # a part of the rows may lack what it needs: the validation split has to do
                 log.warning("The network was not compared by folds", exc_info=error)
                 return None
 

@@ -9,11 +9,12 @@ from typing import Any, cast
 import pytest
 import torch
 
-from tests.world.training_data import value_table
+from tests.world.training_data import TABULAR, run_inputs, value_table
 from trainer_image.engine import folds
 from trainer_image.engine.course import Course
 from trainer_image.engine.plan import Plan
 from trainer_image.engine.steps.position import Position
+from trainer_image.engine.training import train
 from trainer_image.tasks.base import Problem, TaskSettings
 from trainer_image.tasks.tabular.task import TabularProblem
 
@@ -45,6 +46,22 @@ def test_the_network_has_not_seen_the_rows_that_it_is_compared_by(tmp_path: Path
     assert torch.equal(before.outputs[first], after.outputs[first])
     assert not torch.equal(before.outputs[~first], after.outputs[~first])
     assert found(go_on=False) is None
+
+
+def test_a_training_ends_where_the_network_cannot_be_fitted_by_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value_table(tmp_path / "data")
+    asked = []
+
+    def fails(*given: Any) -> None:
+        asked.append(given)
+        raise ValueError("a fold without a class")
+
+    monkeypatch.setattr(folds, "network", fails)
+    several = TABULAR.replace("[network]", "[network, linear, random forest]")
+    assert "r2" in train(run_inputs(tmp_path / "data", tmp_path / "out", several)).metrics
+    assert len(asked) == 1
 
 
 @pytest.mark.parametrize(("budget", "wanted"), [(20.0, 0), (30.0, 2), (100.0, 4)])
