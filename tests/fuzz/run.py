@@ -21,7 +21,8 @@ from pathlib import Path
 from random import Random
 from typing import Any, TextIO
 
-from tests.fuzz.formats import FORMATS, OF_DATA, Format
+from tests.fuzz.damage import OF_DATA, Format
+from tests.fuzz.formats import FORMATS
 from tests.world.repository import ROOT
 from trainer_image.errors import MOST_CHARACTERS, TrainerError
 from trainer_image.host import memory

@@ -11,7 +11,8 @@ from random import Random
 import pytest
 
 from tests.fuzz import run
-from tests.fuzz.formats import FORMATS, Format
+from tests.fuzz.damage import Format
+from tests.fuzz.formats import FORMATS
 from tests.fuzz.mutations import damaged, lying
 from trainer_image.errors import invalid
 

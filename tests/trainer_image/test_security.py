@@ -28,7 +28,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from tests.fuzz.formats import model
+from tests.fuzz.models import model
 from tests.world.training_data import IMAGES, TABULAR, class_rows, class_table, image_folder, write_csv
 from trainer_image import cli, predict
 from trainer_image.errors import UsageError

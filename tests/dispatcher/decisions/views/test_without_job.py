@@ -1,4 +1,4 @@
-"""decisions.without_job: the sentence, the holder and the one thing to do of a model without a training Job."""
+"""decisions.views.without_job: the sentence, the holder and the one thing to do of a model without a training Job."""
 
 from __future__ import annotations
 
