@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 # Of the budget, what is kept for the test and the report; what the test needs, as far as it is known, up to so much.
 RESERVE, MOST_RESERVE = 0.05, 0.5
-# What candidates may take together: this share of a short budget; of a long one so many seconds and a smaller share.
-CANDIDATES_SHARE = 0.35
+# What candidates may take together of a long budget: so many seconds, and this share; of a short one what the problem
+# says.
 CANDIDATES_SECONDS, CANDIDATES_SHARE_OF_MORE = 30.0, 0.1
 # A schedule grows back only before this share of it is done: later the learning rate has nearly come down.
 GROWS_BEFORE = 0.75
@@ -30,11 +30,13 @@ LEAST_MORE = 0.25
 @dataclass(frozen=True)
 class Budget:
     """seconds: that were given (train.time_budget). growth: training and validation rows over training rows; refit:
-    whether the network is to be trained once more on both; testing: what the test takes, by what validation took."""
+    whether the network is to be trained once more on both; candidates_share: as `Problem` says it; testing: what the
+    test takes, by what validation took."""
 
     seconds: float
     growth: float
     refit: bool
+    candidates_share: float = 0.35
     testing: float = 0.0
 
     @property
@@ -46,7 +48,7 @@ class Budget:
     def candidates(self) -> float:
         """What fitting the candidates may take in all."""
         total = self.total
-        return min(CANDIDATES_SHARE * total, CANDIDATES_SECONDS + CANDIDATES_SHARE_OF_MORE * total)
+        return min(self.candidates_share * total, CANDIDATES_SECONDS + CANDIDATES_SHARE_OF_MORE * total)
 
     def search_ends(self, candidates: float, again: float) -> float:
         """When the network's search has to be over, so that its refit can have as many steps; and the candidates'.

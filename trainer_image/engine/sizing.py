@@ -34,7 +34,8 @@ MOST_SHARE, MOST_SHARE_OF_ONE = 0.02, 0.1
 def budget_of(problem: Problem, plan: Plan) -> Budget:
     """How the plan's time is divided."""
     rows = {name: rows_in(problem.splits[name]) for name in ("train", "validation")}
-    return Budget(plan.time_budget, sum(rows.values()) / rows["train"], plan.recipe.refit)
+    growth = sum(rows.values()) / rows["train"]
+    return Budget(plan.time_budget, growth, plan.recipe.refit, problem.candidates_share)
 
 
 def seconds_a_step(problem: Problem, plan: Plan, world: int = 1) -> float:

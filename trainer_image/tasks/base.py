@@ -288,6 +288,7 @@ class Problem(ABC):
     left_out: rows of the test split that are none, because `TaskSettings.earlier` was trained on them
     moment: set before each call of `loss`: when in the fit it is
     weighed_by: the column by which rows count differently in loss and figures; None: all count alike
+    candidates_share: of a short time budget, what fitting all candidates may take
     """
 
     description: str
@@ -303,6 +304,7 @@ class Problem(ABC):
     left_out: int = 0
     moment: Moment = Moment()
     weighed_by: str | None = None
+    candidates_share: ClassVar[float] = 0.35
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor | Loss:

@@ -23,7 +23,8 @@ from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.image.features import Gradients, Look, Patches, Pixels
 
 MOST_ROWS, MOST_BYTES = 20_000, 256 * 1024**2
-MOST_LANDMARKS = 2_000
+# Of landmarks a model may have more than are chosen here.
+LANDMARKS, MOST_LANDMARKS = 1_000, 2_000
 MOST_VALIDATION = 5_000
 PORTION, AT_A_TIME = 128, 16
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
@@ -100,7 +101,7 @@ class KernelCandidate(Candidate):
         found = rows_in(self._splits["train"])
         self.note = f"it is fitted on {rows_in(some)} of {found} images, evenly spaced" if rows_in(some) < found else ""
         self.again = 0.0
-        count = min(rows_in(some), MOST_LANDMARKS)
+        count = min(rows_in(some), LANDMARKS)
         model = build(self.name, tuple(some["pixels"].shape[1:]), count, self._classes)
         if chosen is not None and self._found is not None and self._found[1] == chosen:
             model.load_state_dict({**self._found[0].state_dict(), **self._found[2]})
@@ -111,7 +112,7 @@ class KernelCandidate(Candidate):
         clock.work = count + rows_in(some) + rows_in(asked)
         try:
             if isinstance(model.features, Patches):
-                model.features.learn(some["pixels"][order[:MOST_LANDMARKS]], generator, clock.look)
+                model.features.learn(some["pixels"][order[:LANDMARKS]], generator, clock.look)
             _look(model, some["pixels"][order[:count].sort()[0]], clock)
             system = _System(model)
             for portion, target in _portions(some, clock):
@@ -184,7 +185,8 @@ class _Clock:
         spent, done = time.monotonic() - self._begun, self._done
         needed = spent * max(1.0, self.work / done) if done else 0.0
         # The first portions are slower than those that follow.
-        if spent > self._allowance.seconds or (done > 2 * PORTION and needed > 1.5 * self._allowance.seconds):
+        patience = 1.5 - 0.5 * done / self.work
+        if spent > self._allowance.seconds or (done > 2 * PORTION and needed > patience * self._allowance.seconds):
             about = f"about {needed:.0f} s, " if done else ""
             raise _OutOfTimeError(f"it would take {about}more than its share of the time budget")
 

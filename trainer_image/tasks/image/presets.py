@@ -1,7 +1,7 @@
 """How large images are made, how large their network is and how it is trained: by image size and count alone.
 
-Written down before any gate was scored, and never by data set. AdamW with a cosine, label smoothing and averaged
-weights are the common recipe for small residual networks trained from scratch; epochs are chosen so that a small set is
+Written down before any gate was scored, and never by data set. Muon, a cosine, label smoothing and averaged weights
+are the common recipe for small residual networks trained from scratch; epochs are chosen so that a small set is
 seen some 60 to 100 thousand times.
 """
 
@@ -31,6 +31,10 @@ MOST_VALUES = 10_000_000
 # network came to a log loss of 1.77 (accuracy 0.359), with 4e-3 to 2.03 (0.215), and where blocks began as the identity
 # to 2.16 and 2.11; of 2,000 drawn digits to 0.075 (0.978), with 4e-3 and such blocks to 0.114 (0.968).
 RATE = 1.6e-3
+# Times it, what weights of convolutions move by a step beside their length (`Muon`). In 20 s of one core AdamW in its
+# place came on 2,250 coloured shapes to 0.27 (0.80 with Muon), of 1,800 images with lines to count to 0.86 (0.95), of
+# letters in other fonts than those seen to 0.87 (0.96). Rates from 0.02 to 0.05 are as good as each other.
+MUON_RATE = 25.0
 
 
 def input_size(preset: str, headers: Sequence[Header]) -> tuple[int, int, int]:

@@ -46,13 +46,16 @@ from trainer_image.tasks.image.files import bits_used, read_hashes, read_headers
 from trainer_image.tasks.image.handedness import mirrored_alike
 from trainer_image.tasks.image.labels import Sample, list_samples, unknown_files, unread_images, way_out
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
-from trainer_image.tasks.image.presets import augmentation, input_size, networks
+from trainer_image.tasks.image.presets import MUON_RATE, augmentation, input_size, networks
 from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, find_images
+from trainer_image.tasks.muon import Muon
+from trainer_image.tasks.recipe import Recipe, adamw, matrices_decay
 
 # So little that the network's probabilities are worth what the kernel machines' are, beside which they are weighed as
 # they are: of 5,000 drawn digits the network got a tenth of the weight with 0.05 (accuracy of the blend 0.977), half of
 # it with 0.01 (0.987); 90 s of one core each.
 LABEL_SMOOTHING = 0.01
+CANDIDATES_SHARE = 0.2
 # What a row is told by, see `data.rows`: the bytes of its file, whatever its name and label.
 CONTENT = ("bytes of an image",)
 BASELINE_SIDE = 16
@@ -140,6 +143,7 @@ class ImagePredictor(ClassPredictor):
 
 class ImageProblem(ClassProblem):
     predictor: ImagePredictor
+    candidates_share = CANDIDATES_SHARE
 
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         limits, scratch = settings.limits, settings.scratch
@@ -202,6 +206,15 @@ class ImageProblem(ClassProblem):
         with torch.autocast(pixels.device.type, enabled=False):
             pixels = self._augment(pixels)
         return functional.cross_entropy(model(pixels).float(), batch["target"], label_smoothing=LABEL_SMOOTHING)
+
+    def optimizers(self, model: nn.Module, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
+        """Muon for the convolutions of the blocks, AdamW for all else."""
+        assert isinstance(model, ImageNetwork)
+        trained = [p for p in model.parameters() if p.requires_grad]
+        convolutions = [p for p in model.blocks.parameters() if p.ndim == 4 and p.requires_grad]
+        of_blocks = set(map(id, convolutions))
+        others = matrices_decay([p for p in trained if id(p) not in of_blocks], recipe.weight_decay)
+        return [Muon(convolutions, MUON_RATE * recipe.learning_rate), adamw(others, recipe.learning_rate)]
 
     def model_description(self) -> Json:
         predictor = self.predictor
