@@ -23,6 +23,10 @@ RESAMPLES = 500
 SAME = 1e-4
 
 
+class Lacking(Exception):
+    """What this environment lacks of a set, a sentence."""
+
+
 @dataclass(frozen=True)
 class Placed:
     """One set: each model's figure, the higher the better, and its seconds; and the quick rivals that are better than
@@ -47,7 +51,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A set: `place` trains ours in so many seconds, and its rivals, on so many threads each."""
+    """A set: `place` trains ours in so many seconds, and its rivals, on so many threads each; it may raise Lacking."""
 
     name: str
     group: str
@@ -113,21 +117,25 @@ def judged(
 
 
 def rank(chosen: Sequence[Ranked], seconds: float, threads: int, kept: Path | None = None) -> bool:
-    """Prints a line a set and what comes of them; True where ours is first in each group.
+    """Prints a line a set and what comes of them; True where ours is first in each group, and no set was Lacking.
 
     kept: a file of finished sets, a line of JSON each: those of the same seconds are not done again, others are added
     """
     done = _read(kept, seconds)
     print(f"\nOurs ({seconds:g} s) among rivals by their defaults, {threads} threads each", flush=True)
-    every = []
+    every, first = [], True
     for each in chosen:
-        found = done.get((each.group, each.name)) or each.place(seconds, threads)
+        try:
+            found = done.get((each.group, each.name)) or each.place(seconds, threads)
+        except Lacking as lacking:
+            print(f"{each.name:18} {each.group:18} NOT RANKED: {lacking}", flush=True)
+            first = False
+            continue
         every.append(found)
         print(found, flush=True)
         if kept and (each.group, each.name) not in done:
             with kept.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"ours": seconds, **asdict(found)}) + "\n")
-    first = True
     for group in dict.fromkeys(each.group for each in every):
         first &= _told(group, [each for each in every if each.group == group])
     beaten = [each.name for each in every if each.beaten_by]

@@ -13,7 +13,7 @@ import pydoc_data.topics
 import sysconfig
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.svm import LinearSVC
 
 from benchmarks.quality_texts import Sources
-from benchmarks.ranking.places import OURS, Placed, Ranked, judged, timed
+from benchmarks.ranking.places import OURS, Lacking, Placed, Ranked, judged, timed
 from benchmarks.ranking.trained import trained
 from trainer_image.predict import predict
 from trainer_image.tasks.language import kneser_ney
@@ -57,12 +57,20 @@ def drawn(key: str) -> float:
     return int(hashlib.sha256(key.encode()).hexdigest()[:8], 16) / 16**8
 
 
-def labelled(rows: Iterator[tuple[str, str, str]]) -> Labelled:
-    """rows: text, class, source. At most so many of a class, drawn, and no smaller classes; no text twice."""
+def labelled(rows: Iterator[tuple[str, str, str]], wanted: Sequence[str] = ()) -> Labelled:
+    """rows: text, class, source. At most so many of a class, drawn, and no smaller classes; no text twice.
+
+    Raises Lacking where one of the `wanted` classes has too few texts.
+    """
     unique = {text: (label, source) for text, label, source in rows}
     of: dict[str, list[tuple[float, str, str]]] = {}
     for text, (label, source) in unique.items():
         of.setdefault(label, []).append((drawn(text), text, source))
+    if few := [label for label in wanted if len(of.get(label, [])) < LEAST_OF_A_CLASS]:
+        raise Lacking(
+            f"{LEAST_OF_A_CLASS} texts of a class are needed, and installed packages have fewer of {', '.join(few)};"
+            " requirements/quality.txt and develop.txt bring them"
+        )
     chosen = [
         (text, label, source)
         for label in sorted(of)
@@ -134,9 +142,11 @@ def _their_classes(given: Labelled, model: Any) -> Array:
     return np.asarray(model.predict(texts[given.test]))
 
 
-def _classes(name: str, rows: Callable[[], Iterator[tuple[str, str, str]]], seconds: float, _: int) -> Placed:
-    """The share of the test's texts whose class each model says."""
-    given = labelled(rows())
+def _classes(
+    name: str, rows: Callable[[], Iterator[tuple[str, str, str]]], wanted: Sequence[str], seconds: float, _: int
+) -> Placed:
+    """The share of the test's texts whose class each model says. wanted: classes that have to be there"""
+    given = labelled(rows(), wanted)
     characters = partial(TfidfVectorizer, analyzer="char_wb", sublinear_tf=True)
     both = make_union(TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2)), characters(ngram_range=(2, 5)))
     regression = make_pipeline(both, LogisticRegression(C=10, max_iter=300))
@@ -193,8 +203,8 @@ def _language(name: str, texts: Callable[[], tuple[list[bytes], list[bytes]]], s
 def ranked() -> list[Ranked]:
     """What texts are ranked on."""
     return [
-        Ranked("code lines", CLASSES, partial(_classes, "code lines", code_lines)),
-        Ranked("docstrings", CLASSES, partial(_classes, "docstrings", docstrings)),
-        Ranked("character names", CLASSES, partial(_classes, "character names", character_names)),
+        Ranked("code lines", CLASSES, partial(_classes, "code lines", code_lines, SUFFIXES)),
+        Ranked("docstrings", CLASSES, partial(_classes, "docstrings", docstrings, PACKAGES)),
+        Ranked("character names", CLASSES, partial(_classes, "character names", character_names, ())),
         Ranked("documentation", LANGUAGE, partial(_language, "documentation", documentation)),
     ]

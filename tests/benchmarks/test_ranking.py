@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 from benchmarks.ranking import __main__ as command
-from benchmarks.ranking.places import OURS, Placed, Ranked, beyond_chance, judged, mean_ranks, rank, ranks, record
+from benchmarks.ranking.places import (
+    OURS,
+    Lacking,
+    Placed,
+    Ranked,
+    beyond_chance,
+    judged,
+    mean_ranks,
+    rank,
+    ranks,
+    record,
+)
 from benchmarks.ranking.texts import labelled
 
 
@@ -96,6 +107,18 @@ def test_the_rankings_have_tables_of_both_kinds_images_and_texts_enough() -> Non
     assert groups.count("tables, ROC AUC") + groups.count("tables, R²") >= 25
     assert min(groups.count("tables, ROC AUC"), groups.count("tables, R²")) >= 10
     assert sum("tables" not in group for group in groups) >= 6
+
+
+def test_a_set_whose_classes_are_not_all_installed_says_which_it_lacks(capsys: pytest.CaptureFixture[str]) -> None:
+    def place(seconds: float, threads: int) -> Placed:
+        labelled(((f"text {n}", "ab"[n % 7 == 0], f"file {n}") for n in range(100)), ["a", "b", "c"])
+        raise AssertionError
+
+    assert not rank([Ranked("a set", "texts", place)], 1.0, 1)
+    assert "NOT RANKED: 20 texts of a class are needed" in (said := capsys.readouterr().out)
+    assert "have fewer of b, c;" in said
+    with pytest.raises(Lacking):
+        place(1.0, 1)
 
 
 def test_a_set_that_there_is_not_is_named(capsys: pytest.CaptureFixture[str]) -> None:

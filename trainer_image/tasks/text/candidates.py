@@ -31,9 +31,9 @@ class LinearCandidate(Candidate):
     def fit(
         self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
     ) -> tuple[nn.Module, dict[str, Any]] | None:
-        begun = time.monotonic()
+        begun = self._b = time.monotonic()
 
-        def go_on(objective: float = 0.0) -> bool:
+        def go_on() -> bool:
             allowance.beat()
             return not allowance.stop.is_set() and time.monotonic() - begun < SHARE * allowance.seconds
 
@@ -61,21 +61,26 @@ class LinearCandidate(Candidate):
         model.features.copy_(torch.from_numpy(features))
         model.rarity.copy_(torch.from_numpy(rarity))
         data = Sparse(matrix, target[::every])
-        strength: float | None
         if chosen is None:
-            strength = self._chosen(data, model, go_on)
+            found = self._chosen(data, model, go_on, begun)
         else:
-            strength = float(chosen["strength"])
-            if not grams_model.fit(data, strength, model.weight, model.bias, go_on):
-                strength = None  # the first fit, on fewer rows, is the better one
-        if strength is None or allowance.stop.is_set():
+            found = float(chosen["strength"]), float(chosen["temperature"])
+            # Without the time the first fit, on fewer rows, stays.
+            if grams_model.fit(data, found[0], model.weight, model.bias, go_on):
+                model.weight.div_(found[1])
+                model.bias.div_(found[1])
+            else:
+                found = None
+        if found is None or allowance.stop.is_set():
             self.note = "the time budget is too short for one fit"
             return None
-        return model, {"strength": strength, "features": len(features)}
+        return model, {"strength": found[0], "temperature": found[1], "features": len(features)}
 
-    def _chosen(self, data: Sparse, model: GramsModel, go_on: Callable[[float], bool]) -> float | None:
-        """Fits the model with one strength after another, each fit from where the one before ended, until validation
-        says that it was enough; leaves the best weights and returns their strength."""
+    def _chosen(
+        self, data: Sparse, model: GramsModel, go_on: Callable[[], bool], begun: float
+    ) -> tuple[float, float] | None:
+        """Fits the model with one strength after another while validation says that it is better; leaves the best
+        weights and returns their strength and temperature. None: there was no time for one."""
         weight, bias = torch.zeros_like(model.weight), torch.zeros_like(model.bias)
         texts, target = self._texts["validation"], torch.from_numpy(self._targets["validation"])
         every = -(-sum(map(len, texts)) // grams_model.MOST_BYTES) or 1
@@ -83,25 +88,26 @@ class LinearCandidate(Candidate):
         known = model.features.numpy(), model.rarity.numpy()
         asked = grams_model.sparse([grams.counts(part) for part in parts], [len(part) for part in parts], *known)
         best, found = float("inf"), None
+        before = time.monotonic() - begun
         for strengths in (grams_model.STRENGTHS, grams_model.WEAKER):
-            if found not in (None, grams_model.STRENGTHS[0]):
+            if found and found[0] != grams_model.STRENGTHS[0]:
                 break
             for strength in strengths:
-                whole = grams_model.fit(data, strength, weight, bias, go_on)
-                loss = _tempered(torch.from_numpy(asked @ weight.numpy()) + bias, target[::every])
-                if loss < best:
-                    best, found = loss, strength
-                    with torch.no_grad():
-                        model.weight.copy_(weight)
-                        model.bias.copy_(bias)
-                if not whole:
+                at = time.monotonic()
+                if not grams_model.fit(data, strength, weight, bias, go_on):
                     return found
-                if loss > best:
+                loss, temperature = _tempered(torch.from_numpy(asked @ weight.numpy()) + bias, target[::every])
+                if loss >= best:
                     break
+                best, found = loss, (strength, temperature)
+                self.again = before + time.monotonic() - at
+                torch.div(weight, temperature, out=model.weight)
+                torch.div(bias, temperature, out=model.bias)
         return found
 
 
-def _tempered(logits: Tensor, target: Tensor) -> float:
-    """The log loss at the best of some temperatures: what is published is scaled on validation, too."""
+def _tempered(logits: Tensor, target: Tensor) -> tuple[float, float]:
+    """The log loss at the best of some temperatures, and which it is."""
     losses = [functional.cross_entropy(logits / temperature, target) for temperature in grams_model.TEMPERATURES]
-    return float(torch.stack(losses).min())
+    best = int(torch.stack(losses).argmin())
+    return float(losses[best]), grams_model.TEMPERATURES[best]

@@ -26,6 +26,9 @@ NEVER = -20.0
 # Smoothing, in mean weights of a feature: 0.01 and 0.1 differ little. Share: naive Bayes' logits spread so many times
 # as wide as the machine's on the training texts.
 SMOOTHING, BAYES_SHARE = 0.01, 2.0
+# Passes over the texts. On 18,000 short noisy ones and on 13,500 in 58 classes, five with this C had on held-out texts
+# as high an accuracy as sixty and a lower log loss; sixty took three to seven times as long.
+PASSES = 6
 # Of an n-gram a group's tenth text tells less than its first.
 DAMPING = 10.0
 
@@ -49,7 +52,7 @@ def first_weights(
     rows = csr_matrix((values, column, ends), shape=(len(targets), len(used)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what has not converged is trained on anyway
-        model = LinearSVC(C=3.0, class_weight="balanced", random_state=0, tol=1e-2).fit(rows, targets)
+        model = LinearSVC(C=3.0, class_weight="balanced", random_state=0, tol=1e-2, max_iter=PASSES).fit(rows, targets)
     found, offsets = model.coef_, model.intercept_
     if len(model.classes_) == 2:  # one plane between two classes: half for the one, half against the other
         found, offsets = np.concatenate([-found, found]) / 2, np.concatenate([-offsets, offsets]) / 2

@@ -123,8 +123,25 @@ def test_the_linear_model_is_loaded_as_it_was_fitted_and_chooses_its_strength_on
     assert torch.allclose(made.predictor.outputs(loaded, take(whole, slice(3, 5))), outputs[3:5])
     again = candidate.fit(["train", "validation"], allowance(), chosen)
     assert again is not None
-    assert again[1]["strength"] == chosen["strength"]
+    assert {**again[1], "features": 0} == {**chosen, "features": 0}
+    sure = made.predictor.outputs(again[0], whole)
+    assert float(sure.amax(1).mean()) == pytest.approx(float(outputs.amax(1).mean()), abs=0.1)
     assert again[1]["features"] > chosen["features"]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.6])
+def test_a_model_is_as_sure_as_the_labels_are(tmp_path: Path, noise: float) -> None:
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 2, 600)
+    texts = [" ".join(f"{'ab'[kind]}{number}" for number in random.integers(0, 40, 4)) for kind in kinds]
+    said = np.where(random.random(600) < noise, random.integers(0, 2, 600), kinds)
+    write_jsonl(tmp_path / "train.jsonl", [{"text": t, "label": "xy"[s]} for t, s in zip(texts, said, strict=True)])
+    made = TextClassification().prepare(tmp_path, TaskSettings())
+    [candidate] = made.candidates()
+    fitted = candidate.fit(["train"], allowance(), None)
+    assert fitted is not None
+    sure = made.predictor.outputs(fitted[0], take(made.splits["test"], slice(None))).amax(1).mean()
+    assert float(sure) == pytest.approx(1 - noise / 2, abs=0.12)
 
 
 def test_of_much_text_evenly_spaced_texts_are_fitted_on_and_of_many_features_the_frequent_ones(
