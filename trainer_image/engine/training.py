@@ -151,6 +151,7 @@ def _train(inputs: RunInputs) -> RunResult:
         calibration=findings.get("calibration"),
         importance=importance,
         before=None if before is None else before.said,
+        again=again,
     )
     content = _report(inputs, problem, plan, fitted, tested, baselines, phases, intervals)
     content["dataset"] |= {"repeated": again, "before": None if before is None else before.said}

@@ -16,6 +16,8 @@ UNRELIABLE = 0.05
 # better by than a constant answer that one column alone has to carry.
 TOO_GOOD = {"r2": 0.99, "accuracy": 0.995, "balanced_accuracy": 0.995, "macro_f1": 0.995, "roc_auc": 0.999}
 CARRIES = 0.5
+# From this share of the test rows on, those that the model was trained on decide what its figure is.
+BY_HEART = 0.1
 # Where a figure is not defined, and why.
 UNDEFINED = {
     "r2": "all test rows have the same target",
@@ -33,20 +35,22 @@ def verdict(
     calibration: Content | None = None,
     importance: Content | None = None,
     before: Content | None = None,
+    again: Content | None = None,
 ) -> Content:
     """{"better_than_baselines", "beyond_chance", "level": "good" | "close" | "bad", "title", "sentence"}.
 
     metric: the headline, which need not be among the figures; interval: its 95 % interval; members: the names of the
     models that are published together; calibration: the findings', importance: the report's; before: of a warm start,
-    which test rows its first model was trained on, as report.json has it
+    which test rows its first model was trained on, again: those that this one was, as report.json has them
     """
     compared = _compared(metric, tested, baselines, interval, members)
     if before is not None:
         compared = _remembered(compared, before)
-    remarks = [_unreliable(tested, baselines, calibration), _too_good(metric, tested, baselines, importance)]
-    said = [compared["sentence"], *(remark for remark in remarks if remark)]
+    unreliable = _unreliable(tested, baselines, calibration)
+    doubts = [remark for remark in (_too_good(metric, tested, baselines, importance), _by_heart(again)) if remark]
+    said = [compared["sentence"], *([unreliable] if unreliable else []), *doubts]
     # A title that promises something must not stand above a sentence that takes it back.
-    level = "close" if compared["level"] == "good" and remarks[1] else compared["level"]
+    level = "close" if compared["level"] == "good" and doubts else compared["level"]
     return compared | {"level": level, "sentence": " ".join(said)}
 
 
@@ -164,6 +168,19 @@ def _unreliable(
     if error is None or chance is None or error <= max(chance, UNRELIABLE):
         return None
     return f"Its probabilities are not to be relied on: on average they are {error:.0%} off."
+
+
+def _by_heart(again: Content | None) -> str | None:
+    """A sentence where test rows that the model was trained on make the figure."""
+    if again is None or again["share"] < BY_HEART:
+        return None
+    without = again["without"]
+    others = (
+        "what it is worth on others cannot be told; bring some"
+        if without is None
+        else f"on the others its {words(again['figure'])} is {number(without)}"
+    )
+    return f"{again['share']:.0%} of the test rows are also among those that it was trained on: {others}."
 
 
 def _too_good(

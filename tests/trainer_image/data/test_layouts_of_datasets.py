@@ -332,6 +332,11 @@ CASES = {
         ("cat/0.png: is no image that can be decoded (PNG, JPEG, BMP, GIF, WEBP are): it is a HEIC image",),
         True,
     ),
+    "a class whose pictures are all of a phone": Case(
+        IMAGES,
+        several(folders, lambda d: put(d / "cow/1.heic", b"\0")),
+        ("in 3 classes (cat, dog, owl)", "1 files (.heic) are in formats", "No image is left of the class 'cow'."),
+    ),
     "a page for a picture": Case(
         IMAGES,
         several(folders, lambda d: put(d / "cat/0.png", "<!DOCTYPE html>404")),

@@ -110,3 +110,21 @@ def test_a_model_that_began_with_another_one_is_not_praised_for_what_that_knew(
     assert said in found["sentence"]
     assert ("better than the baselines" in found["sentence"]) == (own == 0.9 and before.get("tested") != 0)
     assert found["better_than_baselines"] == found["beyond_chance"] == (level == "good")
+
+
+@pytest.mark.parametrize(
+    ("share", "without", "level", "told"),
+    [
+        (0.02, 0.8, "good", ""),
+        (0.5, 0.8, "close", "50% of the test rows are also among those that it was trained on: on the others its"),
+        (1.0, None, "close", "100% of the test rows are also among those that it was trained on: what it is worth"),
+    ],
+)
+def test_a_figure_that_rows_make_which_the_model_knows_by_heart_promises_nothing(
+    share: float, without: float | None, level: str, told: str
+) -> None:
+    again = {"rows": 1, "share": share, "figure": "accuracy", "without": without}
+    found = verdict(ACCURACY, {"accuracy": 1.0}, {"linear": {"accuracy": 1.0}}, None, again=again)
+    assert found["level"] == level
+    assert told in found["sentence"]
+    assert ("trained on" in found["sentence"]) == bool(told)

@@ -44,7 +44,7 @@ from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, 
 from trainer_image.tasks.image import kernel
 from trainer_image.tasks.image.files import bits_used, read_hashes, read_headers, read_pixels
 from trainer_image.tasks.image.handedness import mirrored_alike
-from trainer_image.tasks.image.labels import Sample, list_samples, unknown_files, unread_images, way_out
+from trainer_image.tasks.image.labels import OTHER_SUFFIXES, Sample, list_samples, unknown_files, unread_images, way_out
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
 from trainer_image.tasks.image.presets import MUON_RATE, augmentation, input_size, networks
 from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, find_images
@@ -122,7 +122,8 @@ class ImagePredictor(ClassPredictor):
         samples = list_samples(files, limits, scratch, notes=notes)
         notes += unread_images(files)
         if not samples:
-            raise invalid(data.name, NO_IMAGES)
+            hint = f"; {(unread_images(files) or [unknown_files(files)])[0].removesuffix('.')}"
+            raise invalid(data.name, NO_IMAGES + hint)
         unread: dict[int, DatasetInvalid] = {}
         pixels = self._pixels(samples, limits, scratch, unread)
         if len(unread) == len(samples):
@@ -280,6 +281,8 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
             )
     _check_folders(found["train"], listed["train"], refused)
     _check_rows(listed)
+    if lost := _lost_classes(found["train"], listed["train"]):
+        unread.append(f"No image is left of the class {lost}.")
     if settings.group and all(sample.group is None for sample in listed["train"]):
         raise ConfigInvalid(
             f"Invalid configuration: data.group: images in folders have no '{settings.group}'; a metadata.csv or "
@@ -298,6 +301,14 @@ def _check_folders(files: Sequence[Stored], train: Sequence[Sample], refused: Se
         raise invalid(train[0].name, f"{only}; {way_out(files, refused)}")
     if why := unlike_classes(folders):
         raise DatasetInvalid(f"Invalid dataset: {why}")
+
+
+def _lost_classes(files: Sequence[Stored], train: Sequence[Sample]) -> str:
+    """The folders beside those of the classes in which every picture is in a format that is not read."""
+    known = {sample.label for sample in train}
+    others = {plain(stored.place[0]) for stored in files if len(stored.place) > 1 and stored.suffix in OTHER_SUFFIXES}
+    by_folder = any(plain(sample.stored.place[0]) == sample.label for sample in train)
+    return ", ".join(f"'{folder}'" for folder in sorted(others - known)[:5]) if by_folder else ""
 
 
 def _check_rows(listed: Mapping[str, Sequence[Sample]]) -> None:

@@ -245,6 +245,9 @@ def test_what_is_asked_about_is_predicted_but_for_files_that_are_no_images_and_t
     lay(tmp_path / "none", {"a.png": b"\x89PNG\r\n\x1a\nno more"})
     with pytest.raises(DatasetInvalid, match=r"a\.png: "):
         predictor.read(tmp_path / "none", Limits())
+    lay(tmp_path, {"a.tif": b"II*\0"})
+    with pytest.raises(DatasetInvalid, match=r"holds no images .*\(\.tif\) are in formats that are not read.*to PNG"):
+        predictor.read(tmp_path / "a.tif", Limits())
 
 
 def test_labels_that_the_model_does_not_know_leave_the_figures_out_and_that_is_said(tmp_path: Path) -> None:
