@@ -115,7 +115,6 @@ def read_texts(
         in_json = is_jsonl(path)
         # A JSON document is a table of labelled texts, and one text among many to learn to write from.
         in_table = is_table(path) and not in_json and (fields.label is not None or not is_json(path))
-        keeper.notes += [] if in_table else remark(name, path, limits)
         keeper.begin(Source(name, path, in_table=in_table))
         if in_json:
             texts = _from_json(name, path, fields, limits)
@@ -126,6 +125,7 @@ def read_texts(
             keeper.write_all(_plain(name, path, limits), (classes or {}).get(path), name if fields.group else None)
         for text in texts:
             keeper.add(text)
+        keeper.notes += [] if in_table else remark(name, path, limits)
     return slice(first, len(keeper))
 
 
@@ -138,7 +138,8 @@ def read_readable(
     classes: Mapping[Path, str] | None = None,
 ) -> list[str]:
     """`read_texts` of what is to be predicted: one file among several that is no text is left out, with a note. Notes
-    are the keeper's, too. Raises DatasetInvalid for a table, and where there is no text at all."""
+    are the keeper's, too. Raises DatasetInvalid for a table, and where there is no text at all but a table
+    without rows."""
     unread: list[DatasetInvalid] = []
     for path in files:
         try:
@@ -148,7 +149,9 @@ def read_readable(
                 raise
             unread.append(error)
     if not len(keeper):
-        raise unread[0] if unread else invalid(root.name, "holds no texts")
+        if unread or not all(map(is_table, files)) or not files:
+            raise unread[0] if unread else invalid(root.name, "holds no texts")
+        keeper.notes.append(f"{files[0].name} has no rows: there is nothing to predict.")
     return [*joined(keeper.notes), *file_kinds.left_out(len(files), unread, "texts")]
 
 

@@ -101,6 +101,8 @@ class TextPredictor(ClassPredictor):
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """Class probabilities (rows, classes)."""
+        if not len(batch["lengths"]):
+            return torch.zeros(0, len(self.labels))
         return functional.softmax(model(batch["texts"], batch["lengths"]).float(), dim=-1)
 
     def tensors(self, texts: Texts, content: Tensor) -> Stretches:
@@ -108,7 +110,7 @@ class TextPredictor(ClassPredictor):
         lengths = torch.from_numpy(np.minimum(texts.sizes, self.sizes.longest))
         tensors = {"lengths": lengths}
         target = positions(texts, self.labels)
-        if (target >= 0).all():
+        if len(target) and (target >= 0).all():
             tensors["target"] = torch.from_numpy(target)
         source = Stretch(content, self.sizes.longest)
         return Stretches({"texts": source}, torch.from_numpy(texts.starts), lengths, tensors)

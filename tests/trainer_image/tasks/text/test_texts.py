@@ -120,13 +120,27 @@ def test_an_empty_file_among_many_is_left_out_and_an_unreadable_one_is_named(tmp
         TextClassification().prepare(tmp_path, TaskSettings())
 
 
+@pytest.mark.parametrize(
+    ("name", "content"), [("n.csv", ""), ("n.csv", "text\n"), ("n.csv", "text,x"), ("n.jsonl", "\n")]
+)
+def test_a_table_without_rows_has_no_predictions_and_that_is_said(tmp_path: Path, name: str, content: str) -> None:
+    class_folders(tmp_path / "data")
+    predictor = TextClassification().prepare(tmp_path / "data", TaskSettings()).predictor
+    (tmp_path / name).write_text(content)
+    rows = predictor.read(tmp_path / name, Limits())
+    assert (list(rows.names), rows.labelled) == ([], False)
+    assert rows.notes == [f"{name} has no rows: there is nothing to predict."]
+    outputs = predictor.outputs(predictor.build_model(), take(rows.tensors, slice(0, 1)))
+    assert outputs.shape == (0, len(predictor.labels))
+
+
 def test_what_is_asked_about_is_predicted_but_for_files_that_are_no_texts_and_that_is_said(tmp_path: Path) -> None:
     class_folders(tmp_path / "data")
     predictor = TextClassification().prepare(tmp_path / "data", TaskSettings()).predictor
     (tmp_path / "new").mkdir()
     for name, content in {
         "a.txt": b"the sea",
-        "b.txt": b"%PDF-1.7",
+        "b.txt": b"%PDF-1.7 \xe9",
         "c.txt": b"",
         "d.txt": "Küste ".encode("cp1252"),
     }.items():
