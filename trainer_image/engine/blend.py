@@ -27,8 +27,6 @@ MOST_SAMPLES, LEAST_SAMPLES, SAMPLED_ROWS = 24, 4, 60_000
 LEAST_WEIGHT = 0.04
 # What a model may have that is judged by the few rows that have chosen its best epoch: there it is better than it is.
 MOST_FLATTERED = 0.5
-# A blend is surely better than one of its models where it is so in this share of the samples, of so many rows at least.
-SURE, LEAST_ROWS = 0.8, 100
 
 Weights = dict[str, float]
 
@@ -86,26 +84,6 @@ def with_more_rows(
     return _kept({name: both[name] for name in outputs if name in both})
 
 
-def simplest(
-    predictor: Predictor, outputs: Mapping[str, Outputs], split: Batch, weights: Weights, metric: Metric
-) -> Weights:
-    """The first model alone that the blend with these weights is not surely better than, else the blend.
-
-    outputs: of models that have not seen the split's rows; cheaper ones, which are easier to explain, come first
-    """
-    rows = rows_in(split)
-    if len(weights) == 1 or not LEAST_ROWS <= rows <= MOST_ROWS:
-        return weights
-    judge, samples = _Judge(predictor, outputs, split, metric), _samples(rows)
-    beaten = dict.fromkeys(outputs, 0)
-    for sample in samples:
-        judged = judge.of(sample)
-        reached = judged(weights)
-        for name in outputs:
-            beaten[name] += reached > judged({name: 1.0})
-    return next(({name: 1.0} for name in outputs if beaten[name] < SURE * len(samples)), weights)
-
-
 def _samples(rows: int) -> list[Tensor]:
     """Of so many rows, drawn with replacement: each int64 (rows,). The same each time."""
     generator = torch.Generator().manual_seed(0)
@@ -134,12 +112,12 @@ class _Judge:
 
     def best(self, rows: Tensor) -> str:
         """The best model alone."""
-        judged = self.of(rows)
+        judged = self._of(rows)
         return max(self._outputs, key=lambda name: judged({name: 1.0}))
 
     def greedy(self, rows: Tensor) -> Weights:
         """Whichever model makes the ensemble better is added once more, until none does."""
-        judged, best = self.of(rows), self.best(rows)
+        judged, best = self._of(rows), self.best(rows)
         counts, reached = {best: 1}, judged({best: 1.0})
         for size in range(2, ROUNDS + 1):
             tried = {
@@ -153,7 +131,7 @@ class _Judge:
             reached = tried[added]
         return {name: count / sum(counts.values()) for name, count in counts.items()}
 
-    def of(self, rows: Tensor) -> Callable[[Weights], float]:
+    def _of(self, rows: Tensor) -> Callable[[Weights], float]:
         outputs, split = {name: take(each, rows) for name, each in self._outputs.items()}, take(self._split, rows)
 
         def judged(weights: Weights) -> float:

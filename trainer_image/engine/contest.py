@@ -139,15 +139,12 @@ class Contest:
             self._terminate()
         if unseen:
             rows = joined(problem.splits["train"], split)
-            known, among = (outputs, split) if network is not None else (unseen, rows)
+            known, among = outputs, split
             if folded:
                 known = {name: take(found, folded.rows) for name, found in unseen.items()}
                 known[NETWORK], among = folded.outputs, take(rows, folded.rows)
-            fair = network is None or folded is not None
-            most = 1.0 if fair else blend.MOST_FLATTERED
+            most = 1.0 if folded else blend.MOST_FLATTERED
             at.weights = blend.with_more_rows(predictor, known, among, unseen, rows, problem.selection, most=most)
-            if fair:
-                at.weights = blend.simplest(predictor, known, among, at.weights, problem.selection)
         else:
             at.weights = blend.choose(predictor, outputs, split, problem.selection)
         mixed = blend.blended(predictor, outputs, at.weights)

@@ -80,26 +80,6 @@ def test_what_few_validation_rows_mistake_more_rows_put_right_and_the_network_is
     assert blend.with_more_rows(Values(), few, split, known, rows, RMSE, most=0.5) == halves
 
 
-@pytest.mark.parametrize(
-    ("errors", "rows", "published"),
-    [
-        # Each model alone is much worse than all together.
-        ({"cheap": 1.0, "dear": 1.0}, 400, {"cheap": 0.5, "dear": 0.5}),
-        # So little is gained that it may be chance: the cheap one is as good.
-        ({"cheap": 0.01, "dear": 0.01}, 400, {"cheap": 1.0}),
-        # The cheap one is surely worse, the dear one is not.
-        ({"cheap": 1.0, "dear": 0.01}, 400, {"dear": 1.0}),
-        # Too few rows tell nothing.
-        ({"cheap": 0.01, "dear": 0.01}, 40, {"cheap": 0.5, "dear": 0.5}),
-    ],
-)
-def test_a_blend_is_published_where_it_is_surely_better_than_each_model(
-    errors: dict[str, float], rows: int, published: blend.Weights
-) -> None:
-    outputs, split = drawn(rows, errors, noise=1.0)
-    assert blend.simplest(Values(), outputs, split, {"cheap": 0.5, "dear": 0.5}, RMSE) == published
-
-
 def test_weights_of_both_comparisons_add_up_to_one() -> None:
     outputs, rows = drawn(300, {"a": 0.5, "b": 0.5, "network": 0.5}, noise=0.5)
     known = {name: outputs[name] for name in ("a", "b")}
