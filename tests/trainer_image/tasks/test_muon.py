@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer_image.tasks.muon import Muon, orthogonal
+from trainer_image.tasks.muon import Muon, orthogonal, within
+from trainer_image.tasks.recipe import Recipe, matrices_decay
 
 SIDES = st.integers(1, 24)
 
@@ -53,3 +54,20 @@ def test_a_weight_that_a_loss_did_not_reach_stays_and_remembers_nothing() -> Non
     assert torch.equal(other, torch.ones(2, 2))
     assert other not in optimizer.state
     assert not torch.equal(weight, torch.ones(2, 2))
+
+
+def test_weights_shrink_by_the_decay_where_one_is_given() -> None:
+    weight = nn.Parameter(torch.full((2, 2), 4.0))
+    weight.grad = torch.zeros(2, 2)
+    Muon([weight], 0.5, weight_decay=0.1).step()
+    assert torch.allclose(weight.detach(), torch.full((2, 2), 3.8))
+
+
+def test_what_muon_steps_adamw_leaves_alone_and_the_other_way_round() -> None:
+    layers, head = nn.Linear(3, 3), nn.Linear(3, 2)
+    recipe = Recipe(epochs=1, batch_size=1, learning_rate=0.01)
+    model = nn.Sequential(layers, head)
+    optimizers = within(layers, matrices_decay(model.parameters(), 0.1), recipe, 10.0)
+    stepped = [p for each in optimizers for group in each.param_groups for p in group["params"]]
+    assert len(stepped) == len(set(stepped)) == len(list(model.parameters()))
+    assert optimizers[0].param_groups[0]["params"] == [layers.weight]

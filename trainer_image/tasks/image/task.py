@@ -20,7 +20,7 @@ from trainer_image.data.spill import Scratch
 from trainer_image.data.splits import unlike_classes
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, invalid
 from trainer_image.limits import Limits
-from trainer_image.tasks import baselines
+from trainer_image.tasks import baselines, muon
 from trainer_image.tasks.base import (
     Batch,
     Example,
@@ -48,8 +48,7 @@ from trainer_image.tasks.image.labels import OTHER_SUFFIXES, Sample, list_sample
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
 from trainer_image.tasks.image.presets import MUON_RATE, augmentation, input_size, networks
 from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, find_images
-from trainer_image.tasks.muon import Muon
-from trainer_image.tasks.recipe import Recipe, adamw, matrices_decay
+from trainer_image.tasks.recipe import Recipe
 
 # So little that the network's probabilities are worth what the kernel machines' are, beside which they are weighed as
 # they are: of 5,000 drawn digits the network got a tenth of the weight with 0.05 (accuracy of the blend 0.977), half of
@@ -209,13 +208,9 @@ class ImageProblem(ClassProblem):
         return functional.cross_entropy(model(pixels).float(), batch["target"], label_smoothing=LABEL_SMOOTHING)
 
     def optimizers(self, model: nn.Module, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
-        """Muon for the convolutions of the blocks, AdamW for all else."""
         assert isinstance(model, ImageNetwork)
-        trained = [p for p in model.parameters() if p.requires_grad]
-        convolutions = [p for p in model.blocks.parameters() if p.ndim == 4 and p.requires_grad]
-        of_blocks = set(map(id, convolutions))
-        others = matrices_decay([p for p in trained if id(p) not in of_blocks], recipe.weight_decay)
-        return [Muon(convolutions, MUON_RATE * recipe.learning_rate), adamw(others, recipe.learning_rate)]
+        groups = self.parameter_groups(model, recipe.weight_decay)
+        return muon.within(model.blocks, groups, recipe, MUON_RATE)
 
     def model_description(self) -> Json:
         predictor = self.predictor

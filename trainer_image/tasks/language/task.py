@@ -22,7 +22,7 @@ from trainer_image.data.text_store import TextKeeper, Texts
 from trainer_image.data.unpacking import looked_into
 from trainer_image.errors import invalid
 from trainer_image.limits import Limits
-from trainer_image.tasks import metrics
+from trainer_image.tasks import metrics, muon
 from trainer_image.tasks.base import (
     Batch,
     Figures,
@@ -47,8 +47,9 @@ from trainer_image.tasks.language.candidates import Mixture, NgramCandidate, pre
 from trainer_image.tasks.language.chunks import FEW_DOCUMENTS, pieces
 from trainer_image.tasks.language.generate import continue_texts, in_characters
 from trainer_image.tasks.language.network import LanguageNetwork, LanguageSizes
-from trainer_image.tasks.language.presets import networks, usual
+from trainer_image.tasks.language.presets import MUON_RATE, networks, usual
 from trainer_image.tasks.language.windows import scoring_windows, training_windows
+from trainer_image.tasks.recipe import Recipe
 from trainer_image.units import format_bytes
 
 FIGURES = {
@@ -266,6 +267,11 @@ class LanguageProblem(Problem):
             # A bucket is touched seldom: decay would undo between two visits what it learnt.
             {"params": [model.ngram.weight], "weight_decay": 0.0, "lr_factor": NGRAM_RATE},
         ]
+
+    def optimizers(self, model: nn.Module, recipe: Recipe) -> Sequence[torch.optim.Optimizer]:
+        assert isinstance(model, LanguageNetwork)
+        groups = self.parameter_groups(model, recipe.weight_decay)
+        return muon.within(model.blocks, groups, recipe, MUON_RATE, recipe.weight_decay)
 
     def model_description(self) -> Json:
         return {"architecture": asdict(self.predictor.sizes), "text": self.predictor.field}
