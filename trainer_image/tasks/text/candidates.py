@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -19,6 +20,8 @@ from trainer_image.units import format_bytes
 
 # Of what it may use, the rest is for what a fit does before and after it looks at the clock.
 SHARE = 0.8
+# Of the time that is left, what one fit may take; of every so many texts one is fitted on where all would take longer.
+PART, MOST_LEFT_OUT = 0.7, 8
 
 
 class LinearCandidate(Candidate):
@@ -61,6 +64,21 @@ class LinearCandidate(Candidate):
         model.features.copy_(torch.from_numpy(features))
         model.rarity.copy_(torch.from_numpy(rarity))
         data = Sparse(matrix, target[::every])
+        step = 1 if chosen is None else int(chosen["every"])
+        if chosen is None and self._classes > 2:
+            import sklearn.svm  # noqa: F401 that takes a second, and is no part of a fit
+
+            at = time.monotonic()
+            one = data.of_class(int(data.target[0]))
+            grams_model.fit(one, grams_model.STRENGTHS[0], model.weight, model.bias, lambda: True)
+            left = SHARE * allowance.seconds - (time.monotonic() - begun)
+            step = math.ceil((time.monotonic() - at) * self._classes / max(PART * left, 1e-3))
+        if step > MOST_LEFT_OUT or not go_on():
+            self.note = "the time budget is too short for one fit"
+            return None
+        if step > 1:
+            self.note = f"the time budget is too short for all texts: it is fitted on every {step}. of them"
+            data = Sparse(data.matrix[::step], data.target[::step])
         if chosen is None:
             found = self._chosen(data, model, go_on, begun)
         else:
@@ -74,7 +92,7 @@ class LinearCandidate(Candidate):
         if found is None or allowance.stop.is_set():
             self.note = "the time budget is too short for one fit"
             return None
-        return model, {"strength": found[0], "temperature": found[1], "features": len(features)}
+        return model, {"strength": found[0], "temperature": found[1], "every": step, "features": len(features)}
 
     def _chosen(
         self, data: Sparse, model: GramsModel, go_on: Callable[[], bool], begun: float

@@ -85,6 +85,10 @@ class Sparse:
     matrix: Any
     target: Array
 
+    def of_class(self, kind: int) -> Sparse:
+        """That class against the rest."""
+        return Sparse(self.matrix, (self.target == kind).astype(np.int64))
+
 
 def portions(texts: Sequence[bytes | memoryview]) -> Iterator[list[bytes]]:
     """The texts, some PORTION_BYTES at a time."""

@@ -7,6 +7,7 @@ import threading
 import unicodedata
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from tests.world.training_data import text_records, write_jsonl
 from trainer_image.tasks.base import TaskSettings, rows_in, take
 from trainer_image.tasks.candidates import Allowance
 from trainer_image.tasks.text import grams, grams_model
+from trainer_image.tasks.text.candidates import LinearCandidate
 from trainer_image.tasks.text.task import TextClassification, TextProblem
 
 SOME = st.text(st.sampled_from("aAbß .!_1\téÉ漢字की\u0301\U0001f600"), max_size=12)
@@ -157,6 +159,21 @@ def test_of_much_text_evenly_spaced_texts_are_fitted_on_and_of_many_features_the
     assert fitted is not None
     assert fitted[1]["features"] == 100
     assert candidate.note.startswith("it is fitted on evenly spaced texts")
+
+
+@pytest.mark.parametrize(("seconds", "every"), [(900.0, 1), (24.0, 2), (9.0, None)])
+def test_where_time_is_too_short_for_all_texts_evenly_spaced_ones_are_fitted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, every: int | None
+) -> None:
+    clock = itertools.count()
+    made = problem(tmp_path)
+    monkeypatch.setattr("trainer_image.tasks.text.candidates.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    texts = {split: made._texts[split].contents() for split in ("train", "validation")}
+    kinds = {split: np.arange(len(part)) % 8 for split, part in texts.items()}
+    candidate = LinearCandidate(texts, kinds, 8)
+    fitted = candidate.fit(["train"], allowance(seconds), None)
+    assert (fitted[1]["every"] if fitted else None) == every
+    assert bool(candidate.note) == (every != 1)
 
 
 def test_a_fit_without_time_or_that_nobody_needs_sits_out(tmp_path: Path) -> None:
