@@ -20,9 +20,10 @@ SMALLEST_SIDE = 8
 SMALL_COUNT = 5_000
 # Images, counted each time that they are seen, with which a network gets better than the next smaller one.
 SEEN_BY_MEDIUM, SEEN_BY_LARGE = 60_000, 120_000
-# Values in the first stage's activations up to which one CPU thread is as fast as two, and far faster where
-# others want the CPU too: measured, 4.1 s against 16.6 s beside three busy processes, 3.7 s alone.
-ONE_THREAD_VALUES = 500_000
+# Values in the first stage's activations up to which one CPU thread is nearly as fast as two. Two that sleep while they
+# wait took 35 ms for 32 images of 48 x 48 (one: 49), 26 of 28 x 28 (42), 9 of 8 x 8 (12); beside three busy processes
+# 112 of 48 x 48 (90), and 294 where they do not sleep.
+ONE_THREAD_VALUES = 100_000
 # Of them, so many at a time at most: for its gradients a step takes 33 times as much as these (measured, of 4 bytes
 # each: 9.5 MiB for a row of 96 x 96, 39 of 160 x 160 with preset "best"), 1.2 GiB in all.
 MOST_VALUES = 10_000_000
