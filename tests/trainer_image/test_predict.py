@@ -65,6 +65,8 @@ def call(*arguments: object) -> Result:
 
 
 AUTO = "task: tabular\ndata: {target: y}\ntrain: {epochs: 4}\n"
+# Nothing of it is fitted once more.
+TEXTS = "task: text_classification\nmodel: {preset: fast, candidates: [network]}\ntrain: {epochs: 2}\n"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ AUTO = "task: tabular\ndata: {target: y}\ntrain: {epochs: 4}\n"
         (class_table, AUTO, "test.csv"),
         (value_table, AUTO, "test.csv"),
         (image_folder, "task: image_classification\ntrain: {epochs: 2}\n", "test"),
-        (text_rows, "task: text_classification\nmodel: {preset: fast}\ntrain: {epochs: 2}\n", "test.jsonl"),
+        (text_rows, TEXTS, "test.jsonl"),
     ],
     ids=["classes", "values", "images", "texts"],
 )

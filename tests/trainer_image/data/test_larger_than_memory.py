@@ -137,7 +137,7 @@ from trainer_image.data.spill import Scratch
 from trainer_image.tasks import task_named
 from trainer_image.tasks.base import TaskSettings, rows_in
 from trainer_image.tasks.language import windows
-import xgboost  # which is loaded while a table is read, and is no part of it
+from trainer_image.tasks.tabular.trees import boosting  # loaded while a table is read, and no part of it
 
 cells.BLOCK_BYTES, windows.BLOCK = 2**19, 2**16
 
