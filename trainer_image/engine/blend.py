@@ -45,15 +45,16 @@ def choose(predictor: Predictor, outputs: Mapping[str, Outputs], split: Batch, m
     judge = _Judge(predictor, outputs, split, metric)
     if len(outputs) == 1 or rows < FEWEST_ROWS:
         return {judge.best(torch.arange(rows)): 1.0}
-    samples = _samples(rows)
+    samples = min(MOST_SAMPLES, max(LEAST_SAMPLES, SAMPLED_ROWS // rows))
+    generator = torch.Generator().manual_seed(0)
     mean = dict.fromkeys(outputs, 0.0)
-    for sample in samples:
+    for _ in range(samples):
         try:
-            ensemble = judge.greedy(sample)
+            ensemble = judge.greedy(torch.randint(0, rows, (rows,), generator=generator))
         except NotImplementedError:  # of outputs that the task cannot blend
             return {judge.best(torch.arange(rows)): 1.0}
         for name, weight in ensemble.items():
-            mean[name] += weight / len(samples)
+            mean[name] += weight / samples
     return _kept(mean)
 
 
@@ -82,13 +83,6 @@ def with_more_rows(
     both = {name: weight * shrunk for name, weight in outer.items()}
     both |= {name: weight * (1.0 - theirs * shrunk) for name, weight in inner.items()}
     return _kept({name: both[name] for name in outputs if name in both})
-
-
-def _samples(rows: int) -> list[Tensor]:
-    """Of so many rows, drawn with replacement: each int64 (rows,). The same each time."""
-    generator = torch.Generator().manual_seed(0)
-    count = min(MOST_SAMPLES, max(LEAST_SAMPLES, SAMPLED_ROWS // rows))
-    return [torch.randint(0, rows, (rows,), generator=generator) for _ in range(count)]
 
 
 def blended(predictor: Predictor, outputs: Mapping[str, Outputs], weights: Weights) -> Outputs:

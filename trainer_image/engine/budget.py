@@ -36,7 +36,7 @@ class Budget:
     seconds: float
     growth: float
     refit: bool
-    candidates_share: float = 0.35
+    candidates_share: float
     testing: float = 0.0
 
     @property

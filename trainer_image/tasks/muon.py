@@ -74,8 +74,10 @@ class Muon(torch.optim.Optimizer):
         momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
         moved = orthogonal((gradient + MOMENTUM * momentum).flatten(1))
         outputs, inputs = moved.shape
-        length = weight.norm().clamp(min=1e-7)
-        weight.mul_(math.sqrt(outputs) / length if weight_decay is None else 1 - rate * weight_decay)
+        if weight_decay is None:
+            weight.mul_(math.sqrt(outputs) / weight.norm().clamp(min=1e-7))
+        else:
+            weight.mul_(1 - rate * weight_decay)
         weight.add_(moved.view_as(weight), alpha=-rate * math.sqrt(max(1.0, outputs / inputs)))
 
 

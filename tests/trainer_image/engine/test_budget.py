@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
-from trainer_image.engine.budget import Budget, Pace, fitted, more_epochs
+from trainer_image.engine import budget as budgets
+from trainer_image.engine.budget import Pace, fitted, more_epochs
+from trainer_image.tasks.base import Problem
+
+Budget = partial(budgets.Budget, candidates_share=Problem.candidates_share)
 
 
 def test_search_and_refit_share_what_there_is() -> None:

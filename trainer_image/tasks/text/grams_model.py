@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_image.tasks.text import grams
-from trainer_image.tasks.text.linear import PASSES
+from trainer_image.tasks.text.linear import NEVER, PASSES
 
 Array = np.ndarray[Any, Any]
 # Numbers that a model may have at most, 32 MiB of them, and features: what is seen in more texts is kept.
@@ -33,8 +33,6 @@ FEW_TEXTS = 300
 STRENGTHS, WEAKER = (0.3, 1.0, 3.0, 10.0), (0.1, 0.03)
 # Margins divided by one of these are logits.
 TEMPERATURES = tuple(2.0 ** (power / 2) for power in range(-12, 5))
-# The margin of a class without a text.
-NEVER = -20.0
 
 
 class GramsModel(nn.Module):
