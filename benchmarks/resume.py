@@ -41,11 +41,13 @@ from trainer_image.tasks.tabular.trees import boosted
 # What a training imports on its way; an attempt is forked and finds it imported.
 IMPORTED = (
     "sklearn.linear_model",
-    "torch._dynamo",
+    "sklearn.svm",
+    "sklearn.tree",
     "trainer_image.tasks.baselines",
     "trainer_image.tasks.image.task",
     "trainer_image.tasks.language.task",
     "trainer_image.tasks.tabular.task",
+    "trainer_image.tasks.tabular.trees.boosting",
     "trainer_image.tasks.text.baselines",
     "trainer_image.tasks.text.task",
 )

@@ -22,7 +22,7 @@ from trainer_image.errors import TrainerError
 # A process of this kind is forked from one that has imported all this, and computed nothing yet.
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(
-    [__name__, "torch._dynamo", "trainer_image.tasks.tabular.task", "trainer_image.tasks.baselines"]
+    [__name__, "sklearn.linear_model", "trainer_image.tasks.tabular.task", "trainer_image.tasks.baselines"]
 )
 
 ADDRESS = "127.0.0.1"

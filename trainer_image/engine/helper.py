@@ -27,7 +27,7 @@ from torch.multiprocessing import _prctl_pr_set_pdeathsig  # type: ignore[attr-d
 
 from trainer_image.contract import RunInputs
 from trainer_image.engine.plan import Plan
-from trainer_image.engine.preparing import import_ahead, make_plan, prepare
+from trainer_image.engine.preparing import make_plan, prepare
 from trainer_image.engine.rendezvous import JOIN, ORDER, READY, failure_of, identity, inputs_of, useful
 from trainer_image.engine.steps.batches import PhaseRows, phase_rows, phase_split
 from trainer_image.engine.steps.row_order import block_rows
@@ -76,7 +76,6 @@ def _follow() -> None:
         store, rank, _ = next(rendezvous("env://", timeout=PATIENCE))
         order = json.loads(store.get(ORDER.format(os.environ["GROUP_RANK"])))
     logging.getLogger().setLevel(order["log_level"])
-    import_ahead()
     device = torch.device("cuda", int(os.environ["LOCAL_RANK"])) if order["device"] == "cuda" else torch.device("cpu")
     torch.set_num_threads(1)  # until the number of processes is known
 

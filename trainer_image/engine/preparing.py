@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-import threading
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -21,14 +20,6 @@ from trainer_image.host.devices import computes_bfloat16
 from trainer_image.limits import Limits
 from trainer_image.tasks import hooks, plugins, task_named
 from trainer_image.tasks.base import Problem, Recipe, Split, Task, TaskSettings
-
-
-def import_ahead() -> None:
-    """Begins to import what torch imports at the first random seed or step only, which takes it seconds: its compiler.
-
-    In a thread: meanwhile the dataset comes or is read, or another node is waited for.
-    """
-    threading.Thread(target=importlib.import_module, args=("torch._dynamo",), name="imports", daemon=True).start()
 
 
 def task_of(config: Config) -> Task:
@@ -60,16 +51,16 @@ def split_of(split: SplitConfig | None) -> Split | None:
     return None if split is None else Split(split.by, split.column, tuple(split.validation), tuple(split.test))
 
 
-def prepare(inputs: RunInputs, processes: int = 1) -> Problem:
+def prepare(inputs: RunInputs, processes: int = 1, candidates: Sequence[str] | str = ()) -> Problem:
     """The dataset, read and checked: the same in every process of a team. Raises DatasetInvalid, ConfigInvalid.
 
-    processes: how many read it at the same time and share the memory
+    processes: how many read it at the same time and share the memory; candidates: what this one is to fit then
     """
     memory_bytes = int(memory.available() * spill.SHARE / processes) if processes > 1 else None
     scratch = Scratch(inputs.output.parent, memory_bytes)
     settings = settings_of(inputs.config, inputs.limits, scratch)
     task = task_of(inputs.config)
-    problem = task.prepare(inputs.data, replace(settings, earlier=earlier_of(inputs)))
+    problem = task.prepare(inputs.data, replace(settings, earlier=earlier_of(inputs), candidates=candidates))
     hooks.look_over(problem, None if inputs.config.custom.entry_point is None else task)
     return problem
 

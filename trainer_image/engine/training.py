@@ -191,7 +191,7 @@ def _fit(
     torch.set_num_threads(usable_cpus())
     inputs.progress(Progress("Reading the dataset", 0))
     with Processes(inputs, device) as processes:
-        problem = prepare(inputs, processes.count)
+        problem = prepare(inputs, processes.count, inputs.config.model.candidates)
         phases["read"] = time.monotonic() - began
         if inputs.stop.is_set():
             raise Terminated("Stopped on request before the first step", step=0)

@@ -111,6 +111,8 @@ class TaskSettings:
     params: `custom.params`, for a task of one's own to check: plain JSON values under names, nothing checked yet
     earlier: of a warm start, what the run before knew of its rows; None: there was none, or it is not known
     weight: the column that says how much each row counts; it is no input
+    candidates: those that are to be fitted once the data is read, as `model.candidates` has them: what they need can be
+        loaded meanwhile
     """
 
     target: str | None = None
@@ -127,6 +129,7 @@ class TaskSettings:
     earlier: Known | None = None
     split: Split | None = None
     weight: str | None = None
+    candidates: Sequence[str] | str = ()
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
+from trainer_image.tasks.optimizers import Uncompiled
 from trainer_image.tasks.recipe import Recipe, adamw
 
 # Of the polynomial that is applied so often: singular values between 0.01 and 1 come to between 0.5 and 1.3.
@@ -38,7 +39,7 @@ def within(
     return [Muon(matrices, rate * recipe.learning_rate, weight_decay), adamw(others, recipe.learning_rate)]
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Uncompiled):
     """Momentum whose matrix is replaced by the nearest one with orthogonal rows or columns (Jordan et al., "Muon: an
     optimizer for hidden layers in neural networks", 2024). Rows are a layer's outputs; all other dimensions are one.
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainer_image.tasks import optimizers
 from trainer_image.tasks.tensors import Batch
 
 
@@ -94,7 +95,7 @@ def adamw(groups: Iterable[Mapping[str, Any]], learning_rate: float) -> torch.op
     scaled = [{**group, "lr": learning_rate * group.get("lr_factor", 1.0)} for group in groups]
     for group in scaled:
         group.pop("lr_factor", None)
-    return torch.optim.AdamW(scaled, betas=(0.9, 0.99), fused=True)
+    return optimizers.AdamW(scaled, betas=(0.9, 0.99), fused=True)
 
 
 def cosine(done: float, warmup: float) -> float:

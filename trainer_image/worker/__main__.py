@@ -79,9 +79,8 @@ def _load(kind: str) -> Any:
         from trainer_image import predict
 
         return predict
-    from trainer_image.engine import preparing, training
+    from trainer_image.engine import training
 
-    preparing.import_ahead()
     return training
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from trainer_image.tasks import optimizers
 from trainer_image.tasks.tabular.columns import FURTHEST, Preprocessing
 from trainer_image.tasks.tabular.target import ValueTarget
 
@@ -141,7 +142,7 @@ def logistic(
         first = begin[0] * known, begin[1] + begin[0] @ mean
     weight, bias = (torch.from_numpy(each.copy()).requires_grad_() for each in first)
     masses = None if weights is None else torch.from_numpy(weights)
-    optimizer = torch.optim.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer = optimizers.LBFGS([weight, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def objective() -> Tensor:
         optimizer.zero_grad()

@@ -88,7 +88,8 @@ class TabularProblem(Problem):
         if not settings.target:
             raise ConfigInvalid("Invalid configuration: data.target: the column to predict is missing")
         self._settings = settings
-        import_ahead()
+        if settings.candidates == "auto" or BoostedTrees.name in settings.candidates:
+            import_ahead()
         given = Given(data, settings, settings.target)
         train, labels = given.tables["train"], given.labels[given.rows["train"]]
         preprocessing, fitted_notes, self.warnings = _preprocessing(train, given.rows["train"], labels, settings)

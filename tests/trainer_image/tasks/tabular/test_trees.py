@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -39,7 +40,9 @@ def allowance(seconds: float = 60.0) -> Allowance:
     return Allowance(seconds, 1, 0, threading.Event(), lambda: None)
 
 
-def problem(folder: Path, classes: int, rows: int = 240) -> TabularProblem:
+def problem(
+    folder: Path, classes: int, rows: int = 240, to_fit: Sequence[str] | str = ("boosted trees",)
+) -> TabularProblem:
     """Numbers, some of them missing, a mood, and a town that matters. classes: 1 for values."""
     random = np.random.default_rng(5)
     a, b = random.normal(size=rows), random.normal(size=rows)
@@ -52,7 +55,7 @@ def problem(folder: Path, classes: int, rows: int = 240) -> TabularProblem:
     mood = np.where(b > 1, "good", np.where(b < -1, "bad", "fair"))
     cells = [[shown[n], b[n], TOWNS[town[n]], mood[n], target[n]] for n in range(rows)]
     write_csv(folder / "train.csv", ["a", "b", "town", "mood", "y"], cells)
-    return TabularProblem(folder, TaskSettings(target="y"))
+    return TabularProblem(folder, TaskSettings(target="y", candidates=to_fit))
 
 
 def outputs(made: Problem, module: torch.nn.Module, split: str = "test") -> torch.Tensor:
@@ -249,8 +252,11 @@ def test_the_library_of_trees_is_loaded_while_the_table_is_read_and_not_in_the_t
         raise ImportError(name)
 
     monkeypatch.setattr(boosted, "importlib", SimpleNamespace(import_module=lacks))
+    problem(tmp_path, 1, to_fit=("network", "linear"))
     made = problem(tmp_path, 1)
-    assert asked.get(timeout=30) == boosting.__name__
+    problem(tmp_path, 1, to_fit="auto")
+    assert {asked.get(timeout=30), asked.get(timeout=30)} == {boosting.__name__}
+    assert asked.empty(), "only where trees are to be fitted"
     looks = iter([0.0])
     monkeypatch.setattr(boosted, "time", SimpleNamespace(monotonic=lambda: next(looks, 59.9)))
     trees = candidate(made, "boosted trees")
