@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     shape = (recipe.batch_size, sizes.context)
     tokens = torch.randint(VOCABULARY, shape, device=device)
-    matches = torch.randint(VOCABULARY, (*shape, len(sizes.matches)), device=device)
+    matches = torch.randint(VOCABULARY, (*shape, len(sizes.sought)), device=device)
 
     def seconds(network: torch.nn.Module, steps: int) -> float:
         """Of one step."""

@@ -1,4 +1,5 @@
-"""The candidate of language models, an n-gram model (kneser_ney.py), and how it and the network predict together."""
+"""The candidate of language models, n-grams (kneser_ney.py) with copying, and how it and the network predict
+together."""
 
 from __future__ import annotations
 
@@ -7,15 +8,18 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from trainer_image.data.text_store import Bytes
-from trainer_image.tasks.base import restored
+from trainer_image.tasks.base import Share, restored
 from trainer_image.tasks.candidates import Allowance, Candidate
-from trainer_image.tasks.language import kneser_ney, ngrams
+from trainer_image.tasks.language import copying, kneser_ney, ngrams
+from trainer_image.tasks.language.copying import Copying
 from trainer_image.tasks.language.kneser_ney import KneserNey
+from trainer_image.tasks.language.windows import stream
 from trainer_image.units import format_bytes
 
 # Bytes counted for each second of the allowance: half of what one core counted, contexts of all lengths together
@@ -25,14 +29,18 @@ Shapes = Annotated[
     tuple[tuple[Annotated[int, Field(ge=1, le=2**26)], Annotated[int, Field(ge=1, le=2**28)]], ...],
     Field(min_length=1, max_length=kneser_ney.MOST_ORDER + 1),
 ]
+Shares = Annotated[
+    tuple[Annotated[tuple[Share, ...], Field(max_length=66)], ...], Field(max_length=65 * (len(copying.LENGTHS) + 1))
+]
+Tokens = Annotated[int, Field(ge=0, le=2**26)]
 
 
 class NgramCandidate(Candidate):
     name: ClassVar[str] = "n-grams"
 
-    def __init__(self, documents: Mapping[str, Sequence[Bytes]]) -> None:
-        """documents: of each split"""
-        self._documents = documents
+    def __init__(self, documents: Mapping[str, Sequence[Bytes]], sought: Sequence[int]) -> None:
+        """documents: of each split; sought: orders of a batch's matches"""
+        self._documents, self._sought = documents, sought
 
     def fit(
         self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
@@ -66,12 +74,34 @@ class NgramCandidate(Candidate):
         for table, found in zip(model.orders, orders, strict=True):
             assert isinstance(table, kneser_ney.OrderTable)
             table.fill(found)
-        return model, {"order": order, "bytes": most, "shapes": [list(shape) for shape in shapes]}
+        tokens, _ = stream(train)
+        if chosen is None:
+            asked = ngrams.sample(self._documents["validation"], copying.MOST_ASKED)
+            shares, passages = copying.fitted(orders, tokens, asked, self._sought)
+        else:
+            shares, passages = chosen["shares"], chosen["passages"] > 0
+        copies = Copying(model, shares, len(tokens) if passages else 0)
+        if copies.passages is not None:
+            copies.passages.fill(tokens)
+        return copies, {
+            "order": order,
+            "bytes": most,
+            "shapes": [list(shape) for shape in shapes],
+            "passages": len(tokens) if passages else 0,
+            "shares": shares,
+        }
 
 
-def build(chosen: Mapping[str, Any]) -> KneserNey:
-    """The empty module; raises ValueError for what no fit returns."""
-    return KneserNey(restored(Shapes, chosen.get("shapes")))
+def build(chosen: Mapping[str, Any], matches: int) -> nn.Module:
+    """The empty module; raises ValueError for what no fit returns. matches: how many orders a batch's have"""
+    ngrams = KneserNey(restored(Shapes, chosen.get("shapes")))
+    if "shares" not in chosen:  # of a model before 0.2
+        return ngrams
+    shares, size = restored(Shares, chosen["shares"]), restored(Tokens, chosen.get("passages"))
+    wanted = copying.known(matches, size > 0).shape
+    if np.shape(shares) != wanted:
+        raise ValueError(f"its shares are not {wanted[0]} rows of {wanted[1]}")
+    return Copying(ngrams, shares, size)
 
 
 class Mixture(nn.Module):
@@ -93,7 +123,7 @@ class Mixture(nn.Module):
 def predicted(model: nn.Module, tokens: Tensor, matches: Tensor, places: Tensor) -> Tensor:
     """(n, VOCABULARY): logarithms of the probabilities of what follows the places (n,), which are counted from the
     first of the rows on, by a model of any kind."""
-    if isinstance(model, Mixture):
+    if isinstance(model, Mixture | Copying):
         logs: Tensor = model(tokens, matches, places)
     elif isinstance(model, KneserNey):
         logs = model(tokens, places)

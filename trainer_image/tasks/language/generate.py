@@ -75,7 +75,7 @@ class _Text:
         self.content = bytearray(prompt)
         self.ended = False
         self._tokens = [MARK, *prompt]
-        self._matches: list[list[int]] = find_matches(*stream([prompt]), sizes.matches).tolist()
+        self._matches: list[list[int]] = find_matches(*stream([prompt]), sizes.sought).tolist()
 
     def add(self, token: int) -> None:
         """One more byte, or MARK: the document's end."""
@@ -84,7 +84,7 @@ class _Text:
             return
         self.content.append(token)
         self._tokens.append(token)
-        self._matches.append([self._following(order) for order in self._sizes.matches])
+        self._matches.append([self._following(order) for order in self._sizes.sought])
 
     def _following(self, order: int) -> int:
         """The byte after the last earlier occurrence of the last `order` bytes: as `windows.find_matches`."""
@@ -101,4 +101,4 @@ class _Text:
         """The last `context` tokens and their matches, padded behind to `length` of them."""
         tokens, matches = self._tokens[-self._sizes.context :], self._matches[-self._sizes.context :]
         rest = length - len(tokens)
-        return tokens + [MARK] * rest, matches + [[MARK] * len(self._sizes.matches)] * rest
+        return tokens + [MARK] * rest, matches + [[MARK] * len(self._sizes.sought)] * rest

@@ -32,7 +32,7 @@ Order = Annotated[int, Field(ge=1, le=64)]
 @dataclass(frozen=True)
 class LanguageSizes:
     """context: tokens of a window; orders, buckets, hashed: n-gram lengths, hash buckets and width of each; matches:
-    context lengths by which earlier occurrences are sought."""
+    context lengths by which earlier occurrences are sought; further: those that are sought for the n-grams alone."""
 
     context: Annotated[int, Field(ge=2, le=MOST_CONTEXT)]
     width: Size
@@ -43,10 +43,16 @@ class LanguageSizes:
     hashed: Size
     matches: Annotated[tuple[Order, ...], Field(max_length=64)]
     dropout: Share
+    further: Annotated[tuple[Order, ...], Field(max_length=64)] = ()
 
     def __post_init__(self) -> None:
         if self.width % (2 * self.heads):
             raise ValueError("the width is no even multiple of the heads")
+
+    @property
+    def sought(self) -> tuple[int, ...]:
+        """Of each column of a batch's matches its order, ascending."""
+        return tuple(sorted({*self.matches, *self.further}))
 
 
 class Block(nn.Module):
@@ -98,13 +104,14 @@ def ngram_buckets(tokens: Tensor, orders: tuple[int, ...], buckets: int) -> Tens
 
 
 class LanguageNetwork(nn.Module):
-    """tokens (rows, length) int64, matches (rows, length, orders) int64 → logits (rows, length, VOCABULARY)."""
+    """tokens (rows, length) int64, matches (rows, length, sought) int64 → logits (rows, length, VOCABULARY)."""
 
     def __init__(self, sizes: LanguageSizes) -> None:
         super().__init__()
         self.sizes = sizes
         width = sizes.width
         self.token = nn.Embedding(VOCABULARY, width)
+        self.columns = [sizes.sought.index(order) for order in sizes.matches]
         self.match = nn.ModuleList(nn.Embedding(VOCABULARY, width) for _ in sizes.matches)
         self.ngram = nn.Embedding(sizes.buckets * len(sizes.orders), sizes.hashed)
         self.ngram_mix = nn.Linear(sizes.hashed * len(sizes.orders), width, bias=False)
@@ -129,6 +136,7 @@ class LanguageNetwork(nn.Module):
         length = tokens.shape[1]
         hashed = self.ngram(ngram_buckets(tokens, self.sizes.orders, self.sizes.buckets) + self.first)
         x = self.token(tokens) + self.ngram_mix(hashed.flatten(-2))
+        matches = matches[..., self.columns]
         for column, embedding in enumerate(self.match):
             x = x + embedding(matches[..., column])
         for block in self.blocks:

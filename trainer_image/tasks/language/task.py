@@ -94,7 +94,7 @@ class LanguagePredictor(Predictor):
     def build_candidate(self, name: str, chosen: Json) -> nn.Module:
         if name != NgramCandidate.name:
             raise ValueError(f"models of this task have no candidate '{name}'")
-        return language_candidates.build(chosen)
+        return language_candidates.build(chosen, len(self.sizes.sought))
 
     def outputs(self, model: nn.Module, batch: Batch) -> Tensor:
         """(rows, 4 + context): document, bytes scored in this window, their nats, how many of them were the likeliest
@@ -137,7 +137,7 @@ class LanguagePredictor(Predictor):
                 f"{len(texts) - len(full)} of {len(texts)} texts are empty and left out, the first is {first}."
             )
         texts = texts.select(full)
-        tensors = scoring_windows(texts.contents(), self.sizes.context, self.sizes.matches, scratch)
+        tensors = scoring_windows(texts.contents(), self.sizes.context, self.sizes.sought, scratch)
         return Rows(tensors, texts.names(), labelled=True, notes=notes)
 
     def predictions(self, outputs: Tensor) -> tuple[list[str], list[list[str | float]]]:
@@ -195,7 +195,7 @@ class LanguageProblem(Problem):
         self.predictor = LanguagePredictor(sizes, fields.text)
         self.splits = {
             split: (training_windows if split == "train" else scoring_windows)(
-                texts.contents(), sizes.context, sizes.matches, scratch
+                texts.contents(), sizes.context, sizes.sought, scratch
             )
             for split, texts in documents.items()
         }
@@ -284,7 +284,8 @@ class LanguageProblem(Problem):
         self.recipe, self.predictor.sizes = network.size.recipe, network.sizes
 
     def candidates(self) -> Sequence[Candidate]:
-        return [NgramCandidate({split: texts.contents() for split, texts in self._documents.items()})]
+        documents = {split: texts.contents() for split, texts in self._documents.items()}
+        return [NgramCandidate(documents, self.predictor.sizes.sought)]
 
     def baselines(self, fit_on: Sequence[str]) -> dict[str, Figures]:
         train = [content for split in fit_on for content in self._documents[split].contents()]
@@ -298,7 +299,7 @@ class LanguageProblem(Problem):
         of_document = np.zeros(len(self._documents["test"]), np.uint64)
         of_document[self.splits["test"]["document"].numpy()] = own
         texts, sizes = self._documents["test"].contents(), other.sizes
-        windows = scoring_windows(texts, sizes.context, sizes.matches, self._settings.scratch.anew())
+        windows = scoring_windows(texts, sizes.context, sizes.sought, self._settings.scratch.anew())
         return ForAnother(windows, of_document[windows["document"].numpy()], own)
 
     def findings(self, outputs: Tensor) -> Json:
