@@ -17,7 +17,7 @@ from trainer_image.data.text_store import Bytes
 from trainer_image.tasks.base import Share, restored
 from trainer_image.tasks.candidates import Allowance, Candidate
 from trainer_image.tasks.language import copying, kneser_ney, ngrams
-from trainer_image.tasks.language.copying import Copying
+from trainer_image.tasks.language.copying import Copying, Passages
 from trainer_image.tasks.language.kneser_ney import KneserNey
 from trainer_image.tasks.language.windows import stream
 from trainer_image.units import format_bytes
@@ -74,20 +74,23 @@ class NgramCandidate(Candidate):
         for table, found in zip(model.orders, orders, strict=True):
             assert isinstance(table, kneser_ney.OrderTable)
             table.fill(found)
-        tokens, _ = stream(train)
+        passages = None
+        if chosen is None or chosen["passages"]:
+            tokens, _ = stream(train)
+            passages = Passages(len(tokens))
+            passages.fill(tokens)
         if chosen is None:
-            asked = ngrams.sample(self._documents["validation"], copying.MOST_ASKED)
-            shares, passages = copying.fitted(orders, tokens, asked, self._sought)
+            assert passages is not None
+            asked = ngrams.sample(self._documents["validation"], min(copying.MOST_ASKED, most // 4))
+            shares, worth = copying.fitted(orders, passages, asked, self._sought)
+            passages = passages if worth else None
         else:
-            shares, passages = chosen["shares"], chosen["passages"] > 0
-        copies = Copying(model, shares, len(tokens) if passages else 0)
-        if copies.passages is not None:
-            copies.passages.fill(tokens)
-        return copies, {
+            shares = chosen["shares"]
+        return Copying(model, shares, passages), {
             "order": order,
             "bytes": most,
             "shapes": [list(shape) for shape in shapes],
-            "passages": len(tokens) if passages else 0,
+            "passages": 0 if passages is None else len(passages.text),
             "shares": shares,
         }
 
@@ -101,7 +104,7 @@ def build(chosen: Mapping[str, Any], matches: int) -> nn.Module:
     wanted = copying.known(matches, size > 0).shape
     if np.shape(shares) != wanted:
         raise ValueError(f"its shares are not {wanted[0]} rows of {wanted[1]}")
-    return Copying(ngrams, shares, size)
+    return Copying(ngrams, shares, Passages(size) if size else None)
 
 
 class Mixture(nn.Module):

@@ -29,7 +29,7 @@ LENGTHS = (5, 7, 9, 12, 16, 24, 32)
 # Passages are compared up to 32 bytes, eight in a number.
 WORD, WORDS = 8, 4
 # Bytes of validation text by which shares are found, and how often.
-MOST_ASKED, ROUNDS = 2**18, 40
+MOST_ASKED, ROUNDS = 2**17, 40
 # What is taken to have been seen in each state beforehand, in positions: the n-grams were right once.
 BEFORE, BEFORE_COPIES = 1.0, 0.02
 
@@ -121,11 +121,10 @@ class Copying(nn.Module):
     """n-grams, and what is copied: tokens (rows, length) int64, matches (rows, length, orders) int64, places (n,) →
     logarithms of probabilities (n, VOCABULARY) of what follows these positions, counted from the first row on."""
 
-    def __init__(self, ngrams: KneserNey, shares: Sequence[Sequence[float]], size: int) -> None:
-        """shares: of each state, see `fitted`; size: tokens of the text whose passages are sought, 0: none are"""
+    def __init__(self, ngrams: KneserNey, shares: Sequence[Sequence[float]], passages: Passages | None) -> None:
+        """shares: of each state, see `fitted`"""
         super().__init__()
-        self.ngrams = ngrams
-        self.passages = Passages(size) if size else None
+        self.ngrams, self.passages = ngrams, passages
         self.shares: Tensor
         self.register_buffer("shares", torch.tensor(shares, dtype=torch.float32), persistent=False)
 
@@ -162,10 +161,10 @@ def known(orders: int, passages: bool) -> Array:
 
 
 def fitted(
-    orders: Sequence[Order], train: Array, validation: Sequence[Bytes], sought: Sequence[int]
+    orders: Sequence[Order], passages: Passages, validation: Sequence[Bytes], sought: Sequence[int]
 ) -> tuple[list[list[float]], bool]:
     """Shares (states, 1 + suggestions) that predict the validation documents best beside these n-grams, and whether
-    passages of the training tokens are worth their memory.
+    passages are worth their memory.
 
     sought: orders of the matches that there will be, ascending
     """
@@ -176,8 +175,6 @@ def fitted(
         asked.longer()
     tokens, starts = stream(validation)
     matches = torch.from_numpy(find_matches(tokens, starts, sought)).long()
-    passages = Passages(len(train))
-    passages.fill(train)
     row = torch.from_numpy(tokens)[None, :-1]
     token, length = passages.find(before(words(row))[0])
     counted = asked.following != MARK
