@@ -176,8 +176,10 @@ class TreeEnsemble(nn.Module):
 
     def forward(self, dense: Tensor, codes: Tensor) -> Tensor:
         x = self.inputs(dense, codes)
-        portion = max(1, _AT_ONCE // (len(self.roots) * self.shape.values))
-        sums = torch.cat([self._sums(part) for part in x.split(portion)]) if len(x) else x.new_zeros(0, self.outputs)
+        portion = max(1, _AT_ONCE // max(len(self.roots) * self.shape.values, x.shape[1]))
+        children = torch.stack([self.right, self.left], dim=1).flatten()
+        parts = [self._sums(part, children) for part in x.split(portion)] if len(x) else []
+        sums = torch.cat(parts) if parts else x.new_zeros(0, self.outputs)
         if self.two:
             sums = torch.cat([torch.zeros_like(sums), sums], dim=1)
         if self.chances:
@@ -186,15 +188,24 @@ class TreeEnsemble(nn.Module):
             sums = ((sums.double().exp() - self.log.centre) / self.log.spread).float()
         return sums.unsqueeze(1)
 
-    def _sums(self, x: Tensor) -> Tensor:
-        """(rows, outputs). As many steps as the deepest tree has: whoever has arrived at a leaf stays there."""
-        nodes = self.roots.long().expand(len(x), -1)
+    def _sums(self, x: Tensor, children: Tensor) -> Tensor:
+        """(rows, outputs). As many steps as the deepest tree has: whoever has arrived at a leaf stays there.
+
+        children: of each node the right one and the left one, int32. By flat indices: they take a third of the time.
+        """
+        cells, lacking = x.flatten(), bool(x.isnan().any())
+        first = torch.arange(0, x.numel(), x.shape[1], dtype=torch.int32, device=x.device).repeat_interleave(
+            len(self.roots)
+        )
+        nodes = self.roots.repeat(len(x))
         for _ in range(self.shape.depth):
-            values = x.gather(1, self.feature[nodes].long())
-            goes_left = torch.where(values.isnan(), self.missing_left[nodes], values < self.threshold[nodes])
-            nodes = torch.where(goes_left, self.left[nodes], self.right[nodes]).long()
+            values = cells.index_select(0, self.feature.index_select(0, nodes) + first)
+            goes_left = values < self.threshold.index_select(0, nodes)
+            if lacking:
+                goes_left |= values.isnan() & self.missing_left.index_select(0, nodes)
+            nodes = children.index_select(0, 2 * nodes + goes_left)
         # In double precision, so that the order of hundreds of small terms does not matter.
-        added = self.value[nodes].double().view(len(x), -1, self.outputs).sum(1)
+        added = self.value.index_select(0, nodes).double().view(len(x), -1, self.outputs).sum(1)
         return (added + self.base).float()
 
 
