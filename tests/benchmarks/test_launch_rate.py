@@ -31,12 +31,12 @@ def test_the_launch_benchmark_prints_both_rates_and_their_ratio(azurite: Azurite
 def test_the_gpu_benchmark_measures_where_it_can_and_says_so_where_it_cannot(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert gpu.main(["--device", "cpu", "--only", "images, 8 x 8", "--markdown"]) == 0
+    assert gpu.main(["--device", "cpu", "--only", "language model", "--markdown"]) == 0
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
     measured = dict(zip(table[0], table[-1], strict=True))
     assert table[0] == gpu.HEADER
     assert float(measured["rows/s"].replace(",", "")) > 0
-    assert (measured["load"], measured["precision"], measured["busy"]) == ("images, 8 x 8", "fp32", "–")
+    assert (measured["load"], measured["precision"], measured["busy"]) == ("language model", "fp32", "–")
     monkeypatch.setattr(gpu, "MOST_SECONDS", 0.1)
     assert gpu.main(["--device", "cpu", "--only", "texts", "--only", "tabular"]) == 1
     assert capsys.readouterr().out.count("failed: not through after 0 s") == 2, "one that fails does not end the others"
