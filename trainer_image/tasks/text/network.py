@@ -19,6 +19,8 @@ from trainer_image.tasks.text import features
 
 # Of a text at most; presets come to it, and so the memory that applying a model takes.
 MOST_BYTES = 4096
+# Texts of a batch are padded to the longest that has as many bytes, unless the batch is small anyway.
+WIDTHS, FEW_BYTES = (64, 128, 256, 512, 1024, 2048), 2**14
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,15 @@ class ByteNetwork(nn.Module):
         kept = (torch.arange(x.shape[2], device=x.device) * 4 < lengths[:, None].clamp(min=1))[:, None]
         largest = x.masked_fill(~kept, -1e4).amax(2)
         return torch.cat([largest, (x * kept).sum(2) / kept.sum(2)], 1)
+
+
+def _alike(lengths: Tensor, device: torch.device) -> list[Tensor]:
+    """Numbers of rows of like lengths: on a CPU short texts are not padded for a long one beside them."""
+    rows = torch.arange(len(lengths), device=device)
+    if device.type != "cpu" or len(lengths) * int(lengths.max()) <= FEW_BYTES:
+        return [rows]
+    kinds = torch.bucketize(lengths, torch.tensor(WIDTHS))
+    return [rows[kinds == kind] for kind in torch.unique(kinds)]
 
 
 class TextNetwork(nn.Module):
@@ -92,8 +103,13 @@ class TextNetwork(nn.Module):
         return features.bags(self.buckets(texts, lengths), self.weights)
 
     def forward(self, texts: Tensor, lengths: Tensor) -> Tensor:
-        index, value = self.bags(texts, lengths)
-        bag = functional.embedding_bag(index, self.table.weight, per_sample_weights=value, mode="sum")
+        groups = _alike(lengths, texts.device)
+        found = [self.bags(texts[rows], lengths[rows]) for rows in groups]
+        index, value = (torch.cat([part.flatten() for part in parts]) for parts in zip(*found, strict=True))
+        widths = torch.cat([torch.full((len(part),), part.shape[1], device=texts.device) for part, _ in found])
+        offsets = widths.cumsum(0) - widths
+        bag = functional.embedding_bag(index, self.table.weight, offsets, per_sample_weights=value, mode="sum")
+        bag = bag.index_select(0, torch.cat(groups).argsort())
         logits: Tensor = self.bias + (bag if self.head is None else self.head(self.dropout(bag)))
         if self.byte_network is not None and self.byte_head is not None:
             logits = logits + self.byte_head(self.dropout(self.byte_network(texts, lengths)))

@@ -149,6 +149,14 @@ class TextPredictor(ClassPredictor):
             yield f"There are no figures: {int((~labelled).sum())} of {len(texts)} texts have no label."
 
 
+def _by_length(split: Batch, step: int = 1) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Every `step`-th row, the shortest texts first, some at a time: (their numbers, their tensors). In the order of
+    the dataset each batch would be padded to the longest text that happens to be in it."""
+    numbers = split["lengths"][::step].argsort(stable=True) * step
+    for part in torch.split(numbers, COUNTED_ROWS):
+        yield part, take(split, part)
+
+
 class TextProblem(ClassProblem):
     predictor: TextPredictor
     # What first weights that are fitted on the training texts are multiplied by; the refit's are so, too.
@@ -202,9 +210,7 @@ class TextProblem(ClassProblem):
         total = 0
         step = -(-sum(rows_in(self.splits[split]) for split in fit_on) // MOST_COUNTED)
         for split in fit_on:
-            batch = self.splits[split]
-            for start in range(0, rows_in(batch), COUNTED_ROWS * step):
-                part = take(batch, slice(start, start + COUNTED_ROWS * step, step))
+            for _, part in _by_length(self.splits[split], step):
                 total += rows_in(part)
                 ordered = model.buckets(part["texts"], part["lengths"]).sort(1).values
                 new = torch.ones_like(ordered, dtype=torch.bool)
@@ -218,21 +224,19 @@ class TextProblem(ClassProblem):
             self._begin_linear(model, fit_on)
 
     def _begin_linear(self, model: TextNetwork, fit_on: Sequence[str]) -> None:
-        indices, values, widths, targets = [], [], [0], []
+        indices, values, widths, targets, names = [], [], [0], [], []
         for split in fit_on:
-            batch = self.splits[split]
-            targets.append(batch["target"].numpy())
-            for start in range(0, rows_in(batch), COUNTED_ROWS):
-                part = take(batch, slice(start, start + COUNTED_ROWS))
+            for numbers, part in _by_length(self.splits[split]):
+                targets.append(part["target"].numpy())
+                if self._grouped:
+                    names.append(self._texts[split].group_names()[numbers.numpy()])
                 index, value = model.bags(part["texts"], part["lengths"])
                 there = value > 0
                 widths += there.sum(1).tolist()
                 indices.append(index[there].numpy())
                 values.append(value[there].numpy())
         rows = (np.concatenate(values), np.concatenate(indices), np.cumsum(widths))
-        groups = None
-        if self._grouped:
-            groups = group_numbers(np.concatenate([self._texts[split].group_names() for split in fit_on]))
+        groups = group_numbers(np.concatenate(names)) if names else None
         sizes = model.sizes.buckets, len(model.bias)
         weight, bias = text_linear.first_weights(*rows, np.concatenate(targets), *sizes, groups)
         with torch.no_grad():

@@ -26,6 +26,7 @@ from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
 from trainer_image.tasks.text import baselines, features, linear, task
+from trainer_image.tasks.text.network import TextNetwork, TextSizes
 from trainer_image.tasks.text.task import TextClassification
 
 ROWS = text_records(30)
@@ -376,6 +377,18 @@ def test_a_bag_counts_each_bucket_once_and_each_kind_has_its_length(rows: list[l
         for kind, length in ((range(6), 1.0), (range(6, 8), features.WORDS_LENGTH)):
             squares = [w * w for bucket, w in zip(at, weight, strict=True) if bucket in kind]
             assert sum(squares) == pytest.approx(length**2 * any(bucket in kind for bucket in given_row), abs=1e-5)
+
+
+def test_a_text_is_told_the_same_beside_long_texts_as_by_itself() -> None:
+    """Texts of a batch are padded together with those of like length: rows must come back where they were."""
+    network = TextNetwork(TextSizes(4096, 4096, 0, 0, 0.0), 3)
+    torch.nn.init.normal_(network.table.weight)
+    random = torch.Generator().manual_seed(0)
+    lengths = torch.tensor([5, 4000, 64, 700, 0, 65, 5, 2000])
+    texts = torch.randint(97, 123, (8, 4096), generator=random, dtype=torch.uint8)
+    together = network.eval()(texts, lengths)
+    alone = torch.cat([network(texts[row : row + 1], lengths[row : row + 1]) for row in range(8)])
+    assert torch.allclose(together, alone, atol=1e-5)
 
 
 def first_weights(
