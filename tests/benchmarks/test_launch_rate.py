@@ -13,6 +13,8 @@ from benchmarks import gpu, latency, relay
 from local_stack.azurite import Azurite
 from tests.world.repository import ROOT
 
+pytestmark = pytest.mark.long
+
 
 def test_the_launch_benchmark_prints_both_rates_and_their_ratio(azurite: Azurite) -> None:
     done = subprocess.run(

@@ -12,6 +12,8 @@ import pytest
 from benchmarks.quality import Line, measure, of_chunks, of_sources
 from benchmarks.quality_texts import Chunks, Sources, standard_library, standard_library_chunks
 
+pytestmark = pytest.mark.long
+
 
 def line(metric: str, own: float, gate: float | None) -> Line:
     return Line("set", metric, [own, own], [0.5, 0.5], "rival", gate, 1.0)

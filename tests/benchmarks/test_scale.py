@@ -27,6 +27,8 @@ from local_stack.stack import JOB_TEMPLATE
 from tests.world.kube import Kube
 from tests.world.repository import RECORDED, ROOT
 
+pytestmark = pytest.mark.long
+
 _QUICK = ("--seconds", "0.5", "--no-docs")
 _RECORDED = {
     "running": ("suspended-then-resumed", {"active": 1, "ready": 1}, "Running"),

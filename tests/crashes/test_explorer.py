@@ -8,6 +8,8 @@ from tests.crashes import explore, scenarios
 from tests.crashes.explore import Trouble
 from tests.crashes.scenarios import Scenario
 
+pytestmark = pytest.mark.long
+
 TROUBLES: dict[str, list[tuple[str, Trouble]]] = {
     "a crash": [("before", explore.crash), ("after", explore.crash)],
     "a call that fails": [("before", explore.fail), ("after", explore.fail)],

@@ -7,6 +7,8 @@ import pytest
 from tests.crashes import explore, scenarios
 from tests.crashes.scenarios import Scenario
 
+pytestmark = pytest.mark.long
+
 # A part of the stalls at each call, in turn; `python -m tests.crashes --deep` takes all.
 PART = 3
 

@@ -21,6 +21,8 @@ from tests.world.pages import PAGES, blocks
 from tests.world.repository import ROOT, read
 from trainer_image.cli import cli as trainer
 
+pytestmark = pytest.mark.long
+
 README = read("README.md")
 README_TRAINER = README.split("<!-- standalone:")[1]
 

@@ -32,6 +32,8 @@ from trainer_image.errors import TrainerError
 from trainer_image.predict import predict
 from trainer_image.tasks.registry import GROUP
 
+pytestmark = pytest.mark.long
+
 AUTHORS = read("docs/trainer-authors.md")
 TASK = read("docs/bring-a-task.md")
 EXAMPLES = ROOT / "examples"

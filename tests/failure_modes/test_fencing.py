@@ -28,6 +28,8 @@ from trainer_image.storage.azure import open_container
 from trainer_image.storage.container import Container
 from trainer_image.transfer import fetch_model, lease, publish
 
+pytestmark = pytest.mark.long
+
 OLD, RUN, NEWER = "20261122t000000-00000000", "20261123t081500-aaaaaaaa", "20261124t000000-bbbbbbbb"
 
 

@@ -22,6 +22,8 @@ from local_stack.processes import wait_until
 from tests.world.repository import ROOT
 from tests.world.trainer_fakes import write_dataset
 
+pytestmark = pytest.mark.long
+
 MODEL = "import os; open(os.environ['OUTPUT_DIR'] + '/weights', 'w').write('w')"
 # Trains until it is told to stop, which it does in its own time.
 ENDLESS = (

@@ -16,6 +16,8 @@ from tests.fuzz.formats import FORMATS
 from tests.fuzz.mutations import damaged, lying
 from trainer_image.errors import invalid
 
+pytestmark = pytest.mark.long
+
 RUNS = 40
 
 

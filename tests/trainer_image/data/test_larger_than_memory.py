@@ -46,6 +46,8 @@ from trainer_image.host import memory
 from trainer_image.limits import Limits
 from trainer_image.tasks.language import task as language_model
 
+pytestmark = pytest.mark.long
+
 SHOPS = TABULAR.replace("{target: y}", "{target: y, drop: [note]}")
 
 

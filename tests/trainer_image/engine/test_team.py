@@ -46,6 +46,8 @@ from trainer_image.errors import (
 )
 from trainer_image.tasks.base import Recipe
 
+pytestmark = pytest.mark.long
+
 CONFIG = TABULAR.replace("epochs: 3", "epochs: 8")
 
 

@@ -38,6 +38,8 @@ from trainer_image.predict import predict
 from trainer_image.tasks.image.task import ImageProblem
 from trainer_image.tasks.tabular.task import TabularProblem
 
+pytestmark = pytest.mark.long
+
 EVERYBODY = TABULAR.replace(", candidates: [network]", "")
 CASES = {
     "classes": (class_table, EVERYBODY),
