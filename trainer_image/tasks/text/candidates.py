@@ -20,8 +20,9 @@ from trainer_image.units import format_bytes
 
 # Of what it may use, the rest is for what a fit does before and after it looks at the clock.
 SHARE = 0.8
-# Of the time that is left, what one fit may take; of every so many texts one is fitted on where all would take longer.
-PART, MOST_LEFT_OUT = 0.7, 8
+# What counting n-grams may take of it, weighing them takes as long again; of the time that is left then, what one fit
+# may take. Where all texts would take longer, every so many is counted, and of those every so many fitted on.
+COUNTING, PART, MOST_LEFT_OUT = 0.15, 0.7, 32
 
 
 class LinearCandidate(Candidate):
@@ -42,11 +43,11 @@ class LinearCandidate(Candidate):
 
         texts = [text for split in fit_on for text in self._texts[split]]
         target = np.concatenate([self._targets[split] for split in fit_on])
-        every = -(-sum(map(len, texts)) // grams_model.MOST_BYTES) or 1
+        every = _spacing(texts, COUNTING * SHARE * allowance.seconds) if chosen is None else int(chosen["counted"])
         self.note = ""
         if every > 1:
-            most = format_bytes(grams_model.MOST_BYTES)
-            self.note = f"it is fitted on evenly spaced texts, {most} of them"
+            size = format_bytes(sum(map(len, texts[::every])))
+            self.note = f"it is fitted on evenly spaced texts, {size} of them"
         parts = list(grams_model.portions(texts[::every]))
         counted = []
         for part in parts:
@@ -77,7 +78,7 @@ class LinearCandidate(Candidate):
             self.note = "the time budget is too short for one fit"
             return None
         if step > 1:
-            self.note = f"the time budget is too short for all texts: it is fitted on every {step}. of them"
+            self.note = f"the time budget is too short for all texts: it is fitted on every {step * every}. of them"
             data = Sparse(data.matrix[::step], data.target[::step])
         if chosen is None:
             found = self._chosen(data, model, go_on, begun)
@@ -92,7 +93,13 @@ class LinearCandidate(Candidate):
         if found is None or allowance.stop.is_set():
             self.note = "the time budget is too short for one fit"
             return None
-        return model, {"strength": found[0], "temperature": found[1], "every": step, "features": len(features)}
+        return model, {
+            "strength": found[0],
+            "temperature": found[1],
+            "counted": every,
+            "every": step,
+            "features": len(features),
+        }
 
     def _chosen(
         self, data: Sparse, model: GramsModel, go_on: Callable[[], bool], begun: float
@@ -122,6 +129,17 @@ class LinearCandidate(Candidate):
                 torch.div(weight, temperature, out=model.weight)
                 torch.div(bias, temperature, out=model.bias)
         return found
+
+
+def _spacing(texts: Sequence[Bytes], seconds: float) -> int:
+    """Of every so many texts one is counted, so that it takes no longer and fits into memory."""
+    size = sum(map(len, texts))
+    every = -(-size // grams_model.MOST_BYTES) or 1
+    asked = next(grams_model.portions(texts[::every]))
+    at = time.monotonic()
+    grams.counts(asked)
+    all_of_them = (time.monotonic() - at) * size / every / max(1, sum(map(len, asked)))
+    return every * max(1, math.ceil(all_of_them / max(seconds, 1e-3)))
 
 
 def _tempered(logits: Tensor, target: Tensor) -> tuple[float, float]:

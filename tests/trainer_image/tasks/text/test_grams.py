@@ -176,6 +176,24 @@ def test_where_time_is_too_short_for_all_texts_evenly_spaced_ones_are_fitted_on(
     assert bool(candidate.note) == (every != 1)
 
 
+@pytest.mark.parametrize(("seconds", "counted"), [(900.0, 1), (100.0, 2)])
+def test_where_counting_takes_too_long_evenly_spaced_texts_are_counted_and_again_by_the_refit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, counted: int
+) -> None:
+    """Counting used to take what a fit needed: of 125,000 lines none was fitted on, and the network alone published."""
+    clock = itertools.count()
+    made = problem(tmp_path)
+    monkeypatch.setattr("trainer_image.tasks.text.candidates.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(grams_model, "PORTION_BYTES", int(made.splits["train"]["lengths"].sum()) // 20)
+    [candidate] = made.candidates()
+    fitted = candidate.fit(["train"], allowance(seconds), None)
+    assert fitted is not None
+    assert fitted[1]["counted"] == counted
+    again = candidate.fit(["train"], allowance(9000.0), fitted[1])
+    assert again is not None
+    assert again[1] == fitted[1]
+
+
 def test_a_fit_without_time_or_that_nobody_needs_sits_out(tmp_path: Path) -> None:
     made = problem(tmp_path)
     for given_up in (allowance(0.0), allowance(stopped=True)):
