@@ -25,8 +25,9 @@ ROUNDS = 12
 MOST_SAMPLES, LEAST_SAMPLES, SAMPLED_ROWS = 24, 4, 60_000
 # Less than this is not worth evaluating a model for.
 LEAST_WEIGHT = 0.04
-# What a model may have that is judged by the few rows that have chosen its best epoch: there it is better than it is.
-MOST_FLATTERED = 0.5
+# What a model may have that is judged by the few rows that have chosen its best epoch: there it is better than it is,
+# but not by so much that nearly all samples of them give it all of the weight.
+MOST_FLATTERED, SURE = 0.5, 0.9
 
 Weights = dict[str, float]
 
@@ -66,12 +67,12 @@ def with_more_rows(
     rows: Batch,
     metric: Metric,
     *,
-    most: float = 1.0,
+    flattered: bool = False,
 ) -> Weights:
     """As `choose`, where more rows than those of the split can tell some models apart.
 
-    unseen: their outputs for all `rows`; the models beside them are compared with the blend of these on the split, and
-    have so much of the weight at most
+    unseen: their outputs for all `rows`; the models beside them are compared with the blend of these on the split.
+    flattered: whether the split has chosen their best epochs
     """
     inner = choose(predictor, unseen, rows, metric)
     others = {name: each for name, each in outputs.items() if name not in unseen}
@@ -79,6 +80,7 @@ def with_more_rows(
         return inner
     outer = choose(predictor, {"": blended(predictor, outputs, inner), **others}, split, metric)
     theirs = 1.0 - outer.get("", 0.0)
+    most = MOST_FLATTERED if flattered and theirs < SURE else 1.0
     shrunk = min(most, theirs) / max(theirs, LEAST_WEIGHT)
     both = {name: weight * shrunk for name, weight in outer.items()}
     both |= {name: weight * (1.0 - theirs * shrunk) for name, weight in inner.items()}

@@ -143,8 +143,9 @@ class Contest:
             if folded:
                 known = {name: take(found, folded.rows) for name, found in unseen.items()}
                 known[NETWORK], among = folded.outputs, take(rows, folded.rows)
-            most = 1.0 if folded else blend.MOST_FLATTERED
-            at.weights = blend.with_more_rows(predictor, known, among, unseen, rows, problem.selection, most=most)
+            at.weights = blend.with_more_rows(
+                predictor, known, among, unseen, rows, problem.selection, flattered=folded is None
+            )
         else:
             at.weights = blend.choose(predictor, outputs, split, problem.selection)
         mixed = blend.blended(predictor, outputs, at.weights)

@@ -76,8 +76,19 @@ def test_what_few_validation_rows_mistake_more_rows_put_right_and_the_network_is
     assert blend.with_more_rows(Values(), few, split, known, rows, RMSE) == {"good": 1.0}
     few |= {"network": split["target"].clone()}
     assert blend.with_more_rows(Values(), few, split, known, rows, RMSE) == {"network": 1.0}
-    halves = {"good": 0.5, "network": 0.5}
-    assert blend.with_more_rows(Values(), few, split, known, rows, RMSE, most=0.5) == halves
+
+
+def test_a_model_that_chose_its_best_epoch_by_these_rows_has_half_of_the_weight_unless_they_are_sure() -> None:
+    outputs, rows = drawn(100, {"linear": 0.5, "better": 0.4, "far_better": 0.1})
+    known = {"linear": outputs["linear"]}
+
+    def network(name: str, *, flattered: bool) -> float:
+        found = known | {"network": outputs[name]}
+        return blend.with_more_rows(Values(), found, rows, known, rows, RMSE, flattered=flattered)["network"]
+
+    assert 0.5 < network("better", flattered=False) < 0.9
+    assert network("better", flattered=True) == 0.5
+    assert network("far_better", flattered=True) > 0.9
 
 
 def test_weights_of_both_comparisons_add_up_to_one() -> None:

@@ -58,8 +58,9 @@ from trainer_image.tasks.tabular.trees.boosted import BoostedTrees, import_ahead
 from trainer_image.tasks.tabular.trees.forest import RandomForest
 
 SKIP_RATE = 0.1
-# Up to so many rows of training and validation split models are told apart by folds.
-FEW_ROWS = 2_000
+# Up to so many rows of training and validation split models are told apart by folds, where there is time for them. Of
+# values a few that are far from the others decide what hundreds of validation rows say.
+FEW_ROWS, FEW_VALUES = 2_000, 10_000
 # Columns of a row that the report shows of a mistake, and characters of a cell.
 SHOWN_REASONS = 3
 SHOWN_COLUMNS = 8
@@ -175,7 +176,8 @@ class TabularProblem(Problem):
         return Linear(*parts), RandomForest(*parts), BoostedTrees(*parts)
 
     def folds(self, seed: int) -> Tensor | None:
-        few = sum(rows_in(self.splits[name]) for name in ("train", "validation")) <= FEW_ROWS
+        most = FEW_VALUES if isinstance(self.predictor.target, ValueTarget) else FEW_ROWS
+        few = sum(rows_in(self.splits[name]) for name in ("train", "validation")) <= most
         return fold_of(joined(self.splits["train"], self.splits["validation"]), seed) if few and self._mixed else None
 
     def parameter_groups(self, model: nn.Module, weight_decay: float) -> list[Json]:

@@ -19,6 +19,7 @@ from trainer_image.errors import ConfigInvalid, DatasetInvalid, LimitExceeded
 from trainer_image.limits import Limits
 from trainer_image.tasks.base import Problem, TaskSettings, joined, rows_in
 from trainer_image.tasks.candidates import Allowance
+from trainer_image.tasks.tabular import task
 from trainer_image.tasks.tabular.presets import networks
 from trainer_image.tasks.tabular.task import Tabular
 
@@ -241,6 +242,16 @@ def test_rows_that_belong_together_are_not_divided_for_the_choice(tmp_path: Path
     grouped = Tabular().prepare(data, TaskSettings(target="y", group="a"))
     assert prepare(data).folds(0) is not None
     assert grouped.folds(0) is None
+
+
+def test_validation_rows_choose_among_models_of_classes_where_values_need_folds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(task, "FEW_ROWS", 10)
+    assert prepare(value_table(tmp_path / "values")).folds(0) is not None
+    assert prepare(class_table(tmp_path / "classes")).folds(0) is None
+    monkeypatch.setattr(task, "FEW_VALUES", 10)
+    assert prepare(tmp_path / "values").folds(0) is None
 
 
 def test_a_network_sees_waves_of_few_numbers_and_is_larger_only_where_steps_are_measured() -> None:
