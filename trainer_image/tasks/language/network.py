@@ -111,7 +111,6 @@ class LanguageNetwork(nn.Module):
         self.sizes = sizes
         width = sizes.width
         self.token = nn.Embedding(VOCABULARY, width)
-        self.columns = [sizes.sought.index(order) for order in sizes.matches]
         self.match = nn.ModuleList(nn.Embedding(VOCABULARY, width) for _ in sizes.matches)
         self.ngram = nn.Embedding(sizes.buckets * len(sizes.orders), sizes.hashed)
         self.ngram_mix = nn.Linear(sizes.hashed * len(sizes.orders), width, bias=False)
@@ -128,9 +127,13 @@ class LanguageNetwork(nn.Module):
         self.cos: Tensor
         self.sin: Tensor
         self.first: Tensor
+        self.columns: Tensor
         self.register_buffer("cos", angles.cos(), persistent=False)
         self.register_buffer("sin", angles.sin(), persistent=False)
         self.register_buffer("first", torch.arange(len(sizes.orders)) * sizes.buckets, persistent=False)
+        # On the device: a list would be sent there in each step.
+        columns = torch.tensor([sizes.sought.index(order) for order in sizes.matches], dtype=torch.int64)
+        self.register_buffer("columns", columns, persistent=False)
 
     def forward(self, tokens: Tensor, matches: Tensor) -> Tensor:
         length = tokens.shape[1]
