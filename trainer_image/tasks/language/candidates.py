@@ -86,6 +86,9 @@ class NgramCandidate(Candidate):
             passages = passages if worth else None
         else:
             shares = chosen["shares"]
+        if passages is not None:
+            held = f"it holds {format_bytes(len(passages.text))} of the training text, word for word"
+            self.note = f"{self.note}; {held}" if self.note else held
         return Copying(model, shares, passages), {
             "order": order,
             "bytes": most,

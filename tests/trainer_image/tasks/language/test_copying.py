@@ -105,6 +105,7 @@ def test_validation_documents_that_repeat_training_text_make_passages_worth_thei
     fitted = candidate.fit(["train"], Allowance(60, 1, 0, threading.Event(), lambda: None), None)
     assert fitted is not None
     assert (fitted[1]["passages"] > 0) is again
+    assert ("word for word" in candidate.note) is again  # whoever shares the model has to know
     assert len(fitted[1]["shares"]) == len(known(len(SOUGHT), again))
 
 
