@@ -10,6 +10,8 @@ stored and published as the network is, and `Predictor.build_candidate` makes th
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -77,3 +79,14 @@ class Candidate(ABC):
         """Of a problem with `folds`: what is predicted for each row of training and validation split, in this order,
         by a fit with `chosen` that has seen no row of its fold. None: a fit has returned None, or there are none."""
         return None
+
+
+def import_ahead(module: str) -> None:
+    """Begins to load what a fit needs in a thread: that takes seconds of a time budget, and meanwhile the dataset is
+    read, which is no part of it."""
+
+    def load() -> None:
+        with contextlib.suppress(Exception):  # the fit says what is missing
+            importlib.import_module(module)
+
+    threading.Thread(target=load, name="imports", daemon=True).start()

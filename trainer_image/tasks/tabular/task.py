@@ -37,7 +37,7 @@ from trainer_image.tasks.base import (
     take,
 )
 from trainer_image.tasks.calibration import UNCALIBRATED, Calibration
-from trainer_image.tasks.candidates import Candidate
+from trainer_image.tasks.candidates import Candidate, import_ahead
 from trainer_image.tasks.classes import judge, same_classes
 from trainer_image.tasks.tabular import fit, leakage, linear, weights
 from trainer_image.tasks.tabular.candidates import Linear, fold_of, row_weights
@@ -54,7 +54,7 @@ from trainer_image.tasks.tabular.target import (
     target_from_json,
 )
 from trainer_image.tasks.tabular.told import split_column, times_split
-from trainer_image.tasks.tabular.trees.boosted import BoostedTrees, import_ahead
+from trainer_image.tasks.tabular.trees.boosted import BoostedTrees
 from trainer_image.tasks.tabular.trees.forest import RandomForest
 
 SKIP_RATE = 0.1
@@ -90,7 +90,7 @@ class TabularProblem(Problem):
             raise ConfigInvalid("Invalid configuration: data.target: the column to predict is missing")
         self._settings = settings
         if settings.candidates == "auto" or BoostedTrees.name in settings.candidates:
-            import_ahead()
+            import_ahead("trainer_image.tasks.tabular.trees.boosting")
         given = Given(data, settings, settings.target)
         train, labels = given.tables["train"], given.labels[given.rows["train"]]
         preprocessing, fitted_notes, self.warnings = _preprocessing(train, given.rows["train"], labels, settings)

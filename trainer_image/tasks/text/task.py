@@ -40,7 +40,7 @@ from trainer_image.tasks.base import (
     take,
     told_alike,
 )
-from trainer_image.tasks.candidates import Candidate
+from trainer_image.tasks.candidates import Candidate, import_ahead
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, quantities, same_classes, unfit
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.text import baselines as text_baselines
@@ -164,6 +164,8 @@ class TextProblem(ClassProblem):
 
     def __init__(self, data: Path, settings: TaskSettings) -> None:
         fields = Fields(settings.text or "text", settings.target or LABEL, settings.group)
+        if settings.candidates:
+            import_ahead("sklearn.svm")
         given, content, notes = _read(data, fields, settings)
         train = given["train"]
         labels = _labels(given, fields)

@@ -251,7 +251,7 @@ def test_the_library_of_trees_is_loaded_while_the_table_is_read_and_not_in_the_t
         asked.put(name)
         raise ImportError(name)
 
-    monkeypatch.setattr(boosted, "importlib", SimpleNamespace(import_module=lacks))
+    monkeypatch.setattr("trainer_image.tasks.candidates.importlib", SimpleNamespace(import_module=lacks))
     problem(tmp_path, 1, to_fit=("network", "linear"))
     made = problem(tmp_path, 1)
     problem(tmp_path, 1, to_fit="auto")

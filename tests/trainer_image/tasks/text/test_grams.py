@@ -194,6 +194,17 @@ def test_where_counting_takes_too_long_evenly_spaced_texts_are_counted_and_again
     assert again[1] == fitted[1]
 
 
+@pytest.mark.parametrize(("candidates", "loaded"), [("auto", ["sklearn.svm"]), ((), [])])
+def test_what_the_fit_needs_is_loaded_while_the_texts_are_read_where_there_will_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, candidates: str | tuple[str, ...], loaded: list[str]
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("trainer_image.tasks.text.task.import_ahead", asked.append)
+    write_jsonl(tmp_path / "train.jsonl", text_records(60))
+    TextClassification().prepare(tmp_path, TaskSettings(candidates=candidates))
+    assert asked == loaded
+
+
 def test_a_fit_without_time_or_that_nobody_needs_sits_out(tmp_path: Path) -> None:
     made = problem(tmp_path)
     for given_up in (allowance(0.0), allowance(stopped=True)):

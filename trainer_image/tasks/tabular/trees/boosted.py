@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -75,17 +72,6 @@ def unfitted(chosen: Json, columns: Preprocessing, target: Target) -> TreeEnsemb
     found, classes = restored(ChosenTrees, chosen), target.outputs
     of = target if isinstance(target, ValueTarget) and found.log else None
     return TreeEnsemble(columns, margins(classes), statistics(classes), found.shape, two=classes == 2, log=of)
-
-
-def import_ahead() -> None:
-    """Begins to load XGBoost in a thread: it takes a second, several on a busy machine, and meanwhile the dataset is
-    read."""
-
-    def load() -> None:
-        with contextlib.suppress(Exception):  # the fit says what is missing
-            importlib.import_module("trainer_image.tasks.tabular.trees.boosting")
-
-    threading.Thread(target=load, name="imports", daemon=True).start()
 
 
 class BoostedTrees(TableCandidate):
