@@ -34,6 +34,7 @@ from trainer_image.tasks import hooks, plugins, registry
 from trainer_image.tasks.base import Batch, Loss, Metric, Moment, Recipe
 from trainer_image.tasks.calibration import Calibration
 from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.optimizers import AdamW
 
 CPU = torch.device("cpu")
 
@@ -254,7 +255,7 @@ class PointsCandidate(Candidate):
     ("hook", "returns", "told"),
     [
         ("optimizers", [], "optimizers returned none; at least one is needed"),
-        ("optimizers", torch.optim.SGD([torch.zeros(1)]), "returned SGD; a list of torch's optimizers is expected"),
+        ("optimizers", AdamW([torch.zeros(1)]), "returned AdamW; a list of torch's optimizers is expected"),
         ("optimizers", [1], "returned a list with int; torch's optimizers are expected"),
         ("schedule", -1.0, "schedule returned -1.0; a factor of the learning rate from 0 on is expected"),
         ("schedule", None, "schedule returned None; a factor"),

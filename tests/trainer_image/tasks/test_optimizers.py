@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.world.training_data import (
     IMAGES,
     LANGUAGE,
@@ -29,11 +27,10 @@ MADE = {
 }
 
 
-@pytest.mark.parametrize("task", MADE)
-def test_a_training_that_compiles_nothing_waits_for_no_import_of_the_compiler(tmp_path: Path, task: str) -> None:
+def test_a_training_that_compiles_nothing_waits_for_no_import_of_the_compiler(tmp_path: Path) -> None:
     """In a process of its own: in the tests' one, another test may have compiled something."""
     found = subprocess.run(
-        [sys.executable, "-m", "tests.trainer_image.tasks.test_optimizers", str(tmp_path), task],
+        [sys.executable, "-m", "tests.trainer_image.tasks.test_optimizers", str(tmp_path)],
         check=False,
         capture_output=True,
         text=True,
@@ -43,5 +40,6 @@ def test_a_training_that_compiles_nothing_waits_for_no_import_of_the_compiler(tm
 
 if __name__ == "__main__":
     sys.modules["torch._dynamo"] = None  # type: ignore[assignment]  # whoever imports it fails
-    folder, (make, config) = Path(sys.argv[1]), MADE[sys.argv[2]]
-    assert train(run_inputs(make(folder / "data"), folder / "out", config)).steps > 0
+    for task, (make, config) in MADE.items():
+        folder = Path(sys.argv[1]) / task
+        assert train(run_inputs(make(folder / "data"), folder / "out", config)).steps > 0
