@@ -32,7 +32,7 @@ Shapes = Annotated[
 Shares = Annotated[
     tuple[Annotated[tuple[Share, ...], Field(max_length=66)], ...], Field(max_length=65 * (len(copying.LENGTHS) + 1))
 ]
-Tokens = Annotated[int, Field(ge=0, le=2**26)]
+Tokens = Annotated[int, Field(ge=2, le=2**26)]
 
 
 class NgramCandidate(Candidate):
@@ -103,7 +103,8 @@ def build(chosen: Mapping[str, Any], matches: int) -> nn.Module:
     ngrams = KneserNey(restored(Shapes, chosen.get("shapes")))
     if "shares" not in chosen:  # of a model before 0.2
         return ngrams
-    shares, size = restored(Shares, chosen["shares"]), restored(Tokens, chosen.get("passages"))
+    shares = restored(Shares, chosen["shares"])
+    size = 0 if chosen.get("passages") == 0 else restored(Tokens, chosen.get("passages"))
     wanted = copying.known(matches, size > 0).shape
     if np.shape(shares) != wanted:
         raise ValueError(f"its shares are not {wanted[0]} rows of {wanted[1]}")

@@ -52,7 +52,8 @@ class Passages(nn.Module):
     def _look_at(self, keys: object) -> None:
         """Raises ValueError for a stranger's tensors that point beyond their text."""
         last = len(self.text) - 1
-        if not ((self.places >= 0) & (self.places < last)).all() or not (self.text.abs() < VOCABULARY).all():
+        within = (self.places >= 0) & (self.places < last)
+        if not within.all() or not ((self.text >= 0) & (self.text < VOCABULARY)).all():
             raise ValueError("its passages point beyond their text")
         self.words.copy_(words(self.text[None])[0])
 

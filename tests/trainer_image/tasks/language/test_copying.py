@@ -146,10 +146,11 @@ def test_a_model_from_before_there_were_shares_predicts_as_it_did(tmp_path: Path
         {"shares": [[float("nan")] * 5] * 32},
         {"shares": "all"},
         {"passages": -1},
+        {"passages": 1},
         {"passages": 2**40},
         {"passages": None},
     ],
-    ids=["shape", "nan", "text", "negative", "huge", "none"],
+    ids=["shape", "nan", "text", "negative", "one", "huge", "none"],
 )
 def test_a_stranger_s_description_is_refused(wrong: dict[str, object]) -> None:
     right = {"shapes": [[1, 1]], "shares": [[0.2] * 5] * 32, "passages": 5}
@@ -158,7 +159,7 @@ def test_a_stranger_s_description_is_refused(wrong: dict[str, object]) -> None:
         build({**right, **wrong}, 3)
 
 
-@pytest.mark.parametrize(("name", "value"), [("places", 4), ("places", -1), ("text", 999)])
+@pytest.mark.parametrize(("name", "value"), [("places", 4), ("places", -1), ("text", 999), ("text", -1)])
 def test_a_stranger_s_passages_that_point_beyond_their_text_are_refused(name: str, value: int) -> None:
     made = filled([b"abc"])
     tensors = {**made.state_dict(), name: torch.full_like(made.state_dict()[name], value)}
