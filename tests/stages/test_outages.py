@@ -44,10 +44,22 @@ def test_without_a_key_it_stays_up_unready_and_takes_no_message(stage: Stage) ->
     stage.submit("done")
     service = stage.start(API_KEY="")
     stage.wait(lambda: "API_KEY not configured" in stage.log())
-    with pytest.raises(urllib.error.HTTPError) as caught:
-        stage.wait(lambda: OPENER.open(f"http://127.0.0.1:{stage.port}/readyz", timeout=5))
-    assert caught.value.code == 503
-    assert "API_KEY not configured" in caught.value.read().decode()
+
+    answers: list[tuple[int, str]] = []
+
+    def answered() -> bool:
+        try:
+            OPENER.open(f"http://127.0.0.1:{stage.port}/readyz", timeout=5).close()
+        except urllib.error.HTTPError as refused:
+            answers.append((refused.code, refused.read().decode()))
+        except urllib.error.URLError:  # it says so before it listens
+            return False
+        return True
+
+    stage.wait(answered)
+    [(code, said)] = answers
+    assert code == 503
+    assert "API_KEY not configured" in said
     assert stage.queue.peek(), "the message is visible, nobody holds it"
     assert service.stop() == 0
 
