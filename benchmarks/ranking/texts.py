@@ -30,7 +30,7 @@ from benchmarks.ranking.places import OURS, Lacking, Placed, Ranked, judged, tim
 from benchmarks.ranking.trained import trained
 from trainer_image.predict import predict
 from trainer_image.tasks.language import kneser_ney
-from trainer_image.tasks.language.windows import MARK, VOCABULARY
+from trainer_image.tasks.language.windows import MARK
 
 Array = np.ndarray[Any, Any]
 CLASSES, LANGUAGE = "texts, accuracy", "language, bits"
@@ -178,12 +178,8 @@ def _language(name: str, texts: Callable[[], tuple[list[bytes], list[bytes]]], s
         return np.repeat([-float(row["bits_per_byte"]) for row in rows], sizes)
 
     def kneser() -> Array:
-        text = kneser_ney.Text(asked)
-        chance = np.full(len(text.following), 1 / VOCABULARY)
-        for order in kneser_ney.counted(seen, None, 6, lambda: True):
-            chance = kneser_ney.refined(order, text.pairs(), chance)
-            text.longer()
-        return np.asarray(np.log2(chance[text.following != MARK]))
+        following, chance = kneser_ney.chances(kneser_ney.counted(seen, None, 6, lambda: True), asked)
+        return np.asarray(np.log2(chance[following != MARK]))
 
     def xz() -> Array:
         with tempfile.TemporaryDirectory(prefix="ranking-") as folder:

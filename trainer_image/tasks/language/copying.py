@@ -130,13 +130,13 @@ class Copying(nn.Module):
         self.register_buffer("shares", torch.tensor(shares, dtype=torch.float32), persistent=False)
 
     def forward(self, tokens: Tensor, matches: Tensor, places: Tensor) -> Tensor:
-        suggested = matches.flatten(0, 1).index_select(0, places)
+        found = suggested = matches.flatten(0, 1).index_select(0, places)
         length = None
         if self.passages is not None:
             contexts = before(words(tokens)).flatten(0, 1).index_select(0, places)
             token, length = self.passages.find(contexts)
-            suggested = torch.cat([suggested, token[:, None]], 1)
-        shares = self.shares[state(matches.flatten(0, 1).index_select(0, places), length)]
+            suggested = torch.cat([found, token[:, None]], 1)
+        shares = self.shares[state(found, length)]
         chance: Tensor = self.ngrams(tokens, places).exp_().mul_(shares[:, :1])
         return chance.scatter_add_(1, suggested, shares[:, 1:]).clamp_(min=1e-12).log_()
 
@@ -169,19 +169,15 @@ def fitted(
 
     sought: orders of the matches that there will be, ascending
     """
-    asked = kneser_ney.Text(validation)
-    chance = np.full(len(asked.following), 1 / VOCABULARY)
-    for order in orders:
-        chance = kneser_ney.refined(order, asked.pairs(), chance)
-        asked.longer()
+    following, chance = kneser_ney.chances(orders, validation)
     tokens, starts = stream(validation)
     matches = torch.from_numpy(find_matches(tokens, starts, sought)).long()
     row = torch.from_numpy(tokens)[None, :-1]
     token, length = passages.find(before(words(row))[0])
-    counted = asked.following != MARK
+    counted = following != MARK
     found = []
     for suggested, long in ((matches, None), (torch.cat([matches, token[:, None]], 1), length)):
-        right = (suggested == torch.from_numpy(asked.following)[:, None]).numpy()
+        right = (suggested == torch.from_numpy(following)[:, None]).numpy()
         chances = np.concatenate([chance[:, None], right], 1)[counted]
         found.append(_shares(chances, state(matches, long).numpy()[counted], known(len(sought), long is not None)))
     (alone, bits), (together, fewer) = found

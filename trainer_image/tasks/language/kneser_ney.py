@@ -130,6 +130,16 @@ def refined(order: Order, pairs: Array, shorter: Array) -> Array:
     return np.where(known, chance + order.backoff[place] * shorter, shorter)
 
 
+def chances(orders: Sequence[Order], documents: Sequence[Bytes]) -> tuple[Array, Array]:
+    """(the tokens that follow each position of these documents, the probabilities of these tokens)"""
+    text = Text(documents)
+    chance = np.full(len(text.following), 1 / VOCABULARY)
+    for order in orders:
+        chance = refined(order, text.pairs(), chance)
+        text.longer()
+    return text.following, chance
+
+
 def counted(
     train: Sequence[Bytes], validation: Sequence[Bytes] | None, most: int, go_on: Callable[[], bool]
 ) -> list[Order]:
