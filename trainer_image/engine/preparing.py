@@ -44,6 +44,7 @@ def settings_of(config: Config, limits: Limits, scratch: Scratch) -> TaskSetting
         limits=limits,
         scratch=scratch,
         params=config.custom.params,
+        time_budget=float(config.train.time_budget),
     )
 
 

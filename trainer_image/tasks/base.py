@@ -113,6 +113,7 @@ class TaskSettings:
     weight: the column that says how much each row counts; it is no input
     candidates: those that are to be fitted once the data is read, as `model.candidates` has them: what they need can be
         loaded meanwhile
+    time_budget: seconds of the training, first weights included (`train.time_budget`)
     """
 
     target: str | None = None
@@ -130,6 +131,7 @@ class TaskSettings:
     split: Split | None = None
     weight: str | None = None
     candidates: Sequence[str] | str = ()
+    time_budget: float = float("inf")
 
 
 @dataclass(frozen=True)

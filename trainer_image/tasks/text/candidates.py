@@ -35,7 +35,7 @@ class LinearCandidate(Candidate):
     def fit(
         self, fit_on: Sequence[str], allowance: Allowance, chosen: dict[str, Any] | None
     ) -> tuple[nn.Module, dict[str, Any]] | None:
-        begun = self._b = time.monotonic()
+        begun = time.monotonic()
 
         def go_on() -> bool:
             allowance.beat()

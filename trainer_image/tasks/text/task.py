@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -64,9 +66,12 @@ COUNTED_ROWS = 256
 # which buckets are frequent.
 MOST_COUNTED = 50_000
 FITTED_RATE = 0.3
-# How sure first weights are is chosen among these on so many validation texts.
+# How sure first weights are is chosen among these on so many validation texts at most, and bytes.
 CERTAINTIES = tuple(1.25**power for power in range(-16, 5))
-MOST_ASKED = 5_000
+MOST_ASKED, MOST_ASKED_BYTES = 5_000, 2**22
+# Of the time budget, what counting and a fit's first weights may take. Where texts have more bytes than that, a part of
+# them tells first what all would take.
+COUNT_SHARE, BEGIN_SHARE, FEW_BYTES, TRIED = 0.05, 0.15, 2**18, 16
 EXCERPT = 400
 
 
@@ -149,12 +154,19 @@ class TextPredictor(ClassPredictor):
             yield f"There are no figures: {int((~labelled).sum())} of {len(texts)} texts have no label."
 
 
-def _by_length(split: Batch, step: int = 1) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Every `step`-th row, the shortest texts first, some at a time: (their numbers, their tensors). In the order of
-    the dataset each batch would be padded to the longest text that happens to be in it."""
-    numbers = split["lengths"][::step].argsort(stable=True) * step
-    for part in torch.split(numbers, COUNTED_ROWS):
+def _by_length(split: Batch, rows: Tensor) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """These rows, the shortest texts first, some at a time: (their numbers, their tensors). In the order of the dataset
+    each batch would be padded to the longest text that happens to be in it."""
+    ordered = rows[split["lengths"][rows].argsort(stable=True)]
+    for start in range(0, len(rows), COUNTED_ROWS):
+        part = ordered[start : start + COUNTED_ROWS]
         yield part, take(split, part)
+
+
+def _spaced(target: Tensor, every: int) -> Tensor:
+    """Every so many rows, and the first of each class."""
+    firsts = np.unique(target.numpy(), return_index=True)[1]
+    return torch.from_numpy(np.union1d(firsts, np.arange(0, len(target), every)))
 
 
 class TextProblem(ClassProblem):
@@ -184,7 +196,7 @@ class TextProblem(ClassProblem):
         sizes, self.recipe = preset(settings.preset, len(texts["train"]), longest, len(labels))
         self.predictor = TextPredictor(sizes, labels, fields)
         self.splits = {split: self.predictor.tensors(part, content) for split, part in texts.items()}
-        self._grouped = bool(settings.group)
+        self._grouped, self._time_budget = bool(settings.group), settings.time_budget
         if settings.group:
             self.test_groups = RowGroups.by(settings.group, texts["test"].group_names())
         self.notes, self.warnings = [*notes, *rows.notes], []
@@ -208,27 +220,50 @@ class TextProblem(ClassProblem):
     def begin(self, model: nn.Module, fit_on: Sequence[str]) -> None:
         """Weighs each bucket by how few training texts have it, and lets a small model begin as a linear one."""
         assert isinstance(model, TextNetwork)
+        began = time.monotonic()
         seen = torch.zeros(model.sizes.buckets)
         total = 0
         step = -(-sum(rows_in(self.splits[split]) for split in fit_on) // MOST_COUNTED)
-        for split in fit_on:
-            for _, part in _by_length(self.splits[split], step):
-                total += rows_in(part)
-                ordered = model.buckets(part["texts"], part["lengths"]).sort(1).values
-                new = torch.ones_like(ordered, dtype=torch.bool)
-                new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-                seen += torch.bincount(ordered[new & (ordered >= 0)], minlength=len(seen))
+        for first in range(TRIED):
+            for split in fit_on:
+                given = self.splits[split]
+                for _, part in _by_length(given, torch.arange(rows_in(given))[first * step :: TRIED * step]):
+                    total += rows_in(part)
+                    ordered = model.buckets(part["texts"], part["lengths"]).sort(1).values
+                    new = torch.ones_like(ordered, dtype=torch.bool)
+                    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+                    seen += torch.bincount(ordered[new & (ordered >= 0)], minlength=len(seen))
+            if time.monotonic() - began > COUNT_SHARE * self._time_budget:
+                break
         linear = model.head is None
         least = LEAST_TEXTS if not linear and total > FEW_TEXTS else 1
         rarity = (((1 + total) / (1 + seen)).log() + 1) ** (LINEAR_POWER if linear else 1)
         model.weights.copy_(torch.where(seen >= least, rarity, 0.0))
-        if linear:
-            self._begin_linear(model, fit_on)
+        if not linear:
+            return
+        every = 1
+        if sum(int(self.splits[split]["lengths"].sum()) for split in fit_on) > FEW_BYTES:
+            import sklearn.svm  # noqa: F401 that takes a second, and is no part of a fit
 
-    def _begin_linear(self, model: TextNetwork, fit_on: Sequence[str]) -> None:
+            at = time.monotonic()
+            self._fit_linear(model, fit_on, TRIED)
+            tried = time.monotonic() - at
+            every = max(1, math.ceil(tried * TRIED / max(BEGIN_SHARE * self._time_budget - tried, tried)))
+        if every < TRIED:
+            self._fit_linear(model, fit_on, every)
+        with torch.no_grad():
+            if "validation" not in fit_on:
+                self._certainty = self._kept_promises(model)
+            model.table.weight.mul_(self._certainty)
+            # A class without a text stays impossible.
+            model.bias.copy_(torch.where(model.bias > text_linear.NEVER, self._certainty * model.bias, model.bias))
+
+    def _fit_linear(self, model: TextNetwork, fit_on: Sequence[str], every: int) -> None:
+        """Fits the table to every so many texts, and to one of each class."""
         indices, values, widths, targets, names = [], [], [0], [], []
         for split in fit_on:
-            for numbers, part in _by_length(self.splits[split]):
+            given = self.splits[split]
+            for numbers, part in _by_length(given, _spaced(given["target"], every)):
                 targets.append(part["target"].numpy())
                 if self._grouped:
                     names.append(self._texts[split].group_names()[numbers.numpy()])
@@ -244,16 +279,12 @@ class TextProblem(ClassProblem):
         with torch.no_grad():
             model.table.weight.copy_(torch.from_numpy(weight.T))
             model.bias.copy_(torch.from_numpy(bias))
-            if "validation" not in fit_on:
-                self._certainty = self._kept_promises(model)
-            model.table.weight.mul_(self._certainty)
-            # A class without a text stays impossible.
-            model.bias.copy_(torch.where(model.bias > text_linear.NEVER, self._certainty * model.bias, model.bias))
 
     def _kept_promises(self, model: TextNetwork) -> float:
         """By what first weights are multiplied so that they promise on the validation texts what they keep: margins
         that tell training texts apart say nothing of how sure a model may be of others."""
-        asked = spaced(self.splits, ["validation"], MOST_ASKED)
+        longest = int(self.splits["validation"]["lengths"].max())
+        asked = spaced(self.splits, ["validation"], min(MOST_ASKED, MOST_ASKED_BYTES // longest))
         rows, was_training = range(0, rows_in(asked), COUNTED_ROWS), model.training
         model.eval()
         parts = [take(asked, slice(start, start + COUNTED_ROWS)) for start in rows]

@@ -7,6 +7,7 @@ import gzip
 import json
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -428,3 +429,33 @@ def test_training_texts_are_told_apart_and_a_class_without_one_is_never_chosen(k
     logits = np.array(rows) @ weight.T + bias
     assert logits.argmax(1).tolist() == targets
     assert logits[:, 3].max() < logits[:, known].min()
+
+
+def test_first_weights_of_many_bytes_take_a_share_of_the_time_budget_and_know_every_class(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = [*text_records(200), *({"text": f"a {moon} moon", "label": "moon"} for moon in ("new", "full", "blue"))]
+    write_jsonl(tmp_path / "train.jsonl", records)
+    monkeypatch.setattr(task, "FEW_BYTES", 100)
+    fitted: list[int] = []
+    first_weights = linear.first_weights
+
+    def counted(
+        values: linear.Array, indices: linear.Array, ends: linear.Array, targets: linear.Array, *rest: Any
+    ) -> tuple[linear.Array, linear.Array]:
+        fitted.append(len(targets))
+        return first_weights(values, indices, ends, targets, *rest)
+
+    monkeypatch.setattr(linear, "first_weights", counted)
+
+    def begun(seconds: float) -> TextNetwork:
+        problem = TextClassification().prepare(tmp_path, TaskSettings(time_budget=seconds))
+        model = problem.predictor.build_model()
+        problem.begin(model, ["train"])
+        return model
+
+    plenty, none = begun(3600.0), begun(0.0)
+    part, whole, alone = fitted
+    assert part == alone < whole / 4
+    for model in (plenty, none):
+        assert model.bias.min() > linear.NEVER
