@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast, overload
+from typing import Any, cast, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from trainer_image.tasks.stretches import Stretches
 
 Batch = Mapping[str, Tensor]
+Rows = np.ndarray[Any, np.dtype[np.int64]]
 # What a network says of each row: a tensor (rows, ...), or several by name, with equal first dimension.
 Outputs = Tensor | Mapping[str, Tensor]
 
@@ -52,10 +54,25 @@ def take(rows: Outputs, index: Tensor | slice) -> Tensor | dict[str, Tensor]:
     return {name: take(tensor, index) for name, tensor in rows.items()}
 
 
+def evenly(count: int, most: int) -> Rows:
+    """At most `most` of the numbers below `count`, ascending: one by chance of each stretch. Every n-th would hold one
+    class only of rows whose classes take turns."""
+    if count <= most:
+        return np.arange(count)
+    edges = np.linspace(0, count, most + 1).astype(np.int64)
+    return edges[:-1] + (np.random.default_rng(0).random(most) * np.diff(edges)).astype(np.int64)
+
+
+def of_each_class(targets: Rows, every: int) -> Rows:
+    """Numbers of rows, ascending: one of every so many, `evenly`, and the first of each class (-1: of none)."""
+    firsts = np.unique(targets, return_index=True)[1]
+    return np.union1d(firsts, evenly(len(targets), -(-len(targets) // every)))
+
+
 def spaced(splits: Mapping[str, Batch], names: Sequence[str], most: int) -> dict[str, Tensor]:
-    """At most this many rows of the named splits, evenly spaced: for what need not see all of them."""
+    """At most this many rows of the named splits, `evenly` spaced: for what need not see all of them."""
     counts = [rows_in(splits[name]) for name in names]
-    chosen = torch.linspace(0, sum(counts) - 1, min(sum(counts), most), dtype=torch.float64).long()
+    chosen = torch.from_numpy(evenly(sum(counts), most))
     parts, first = [], 0
     for name, count in zip(names, counts, strict=True):
         inside = chosen[(chosen >= first) & (chosen < first + count)] - first

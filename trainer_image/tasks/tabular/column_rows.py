@@ -18,6 +18,7 @@ from trainer_image.tasks.tabular.columns import Ints
 from trainer_image.tasks.tabular.findings import Findings
 from trainer_image.tasks.tabular.notation import STRAY_SHARE
 from trainer_image.tasks.tabular.texts import Array
+from trainer_image.tasks.tensors import evenly
 
 SAMPLE_ROWS = 1_000_000
 # What a value looks like that was measured.
@@ -51,13 +52,13 @@ class ColumnRows:
 
     def sample(self) -> tuple[pa.Array, Array]:
         """Evenly spaced training rows' cells and labels, few enough to look for words in them."""
-        step = -(-len(self.rows) // texts.SAMPLE_ROWS)
-        wanted = self.rows[::step]
+        some = evenly(len(self.rows), texts.SAMPLE_ROWS)
+        wanted = self.rows[some]
         parts = []
         for start, cells in self.table.cells(self.name):
             first, last = np.searchsorted(wanted, [start, start + len(cells)])
             parts.append(cells.take(pa.array(wanted[first:last] - start)))
-        return pa.concat_arrays(parts), self.labels[::step]
+        return pa.concat_arrays(parts), self.labels[some]
 
     def cells_without(self, read: Values, kind: str) -> None:
         if read.marked:

@@ -10,13 +10,14 @@ import numpy as np
 from trainer_image.data.text_store import Bytes
 from trainer_image.tasks.base import Figures
 from trainer_image.tasks.baselines import linear_classes, most_frequent
+from trainer_image.tasks.tensors import evenly
 
 MOST_BYTES, LONGEST = 8 * 1024**2, 4096
 Array = np.ndarray[Any, Any]
 
 
 def step(sizes: Array) -> int:
-    """A baseline sees every n-th text of these sizes; this is n."""
+    """A baseline sees one of n texts of these sizes; this is n."""
     return -(-int(np.minimum(sizes, LONGEST).sum()) // MOST_BYTES) or 1
 
 
@@ -30,7 +31,8 @@ def baselines(x: Sequence[Bytes], y: Array, test_x: Sequence[Bytes], test_y: Arr
     from sklearn.linear_model import SGDClassifier
     from sklearn.pipeline import make_pipeline
 
-    every, tested = (step(np.array([len(text) for text in texts])) for texts in (x, test_x))
+    sizes = (np.array([len(text) for text in texts]) for texts in (x, test_x))
+    fitted, tested = (evenly(len(given), -(-len(given) // step(given))) for given in sizes)
     model = make_pipeline(
         HashingVectorizer(
             preprocessor=lambda text: text[:LONGEST].lower(),
@@ -43,10 +45,10 @@ def baselines(x: Sequence[Bytes], y: Array, test_x: Sequence[Bytes], test_y: Arr
         TfidfTransformer(sublinear_tf=True),
         SGDClassifier(loss="log_loss", alpha=1e-6, max_iter=20, random_state=0),
     )
-    seen, asked = _decoded(x[::every]), _decoded(test_x[::tested])
+    seen, asked = _decoded([x[row] for row in fitted]), _decoded([test_x[row] for row in tested])
     return {
         "trivial": most_frequent(y, test_y, classes),
-        "linear": linear_classes(model, seen, y[::every], [asked], test_y[::tested], classes),
+        "linear": linear_classes(model, seen, y[fitted], [asked], test_y[tested], classes),
     }
 
 

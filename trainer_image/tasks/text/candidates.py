@@ -14,7 +14,9 @@ from torch.nn import functional
 
 from trainer_image.data.text_store import Bytes, Ints
 from trainer_image.tasks.candidates import Allowance, Candidate
+from trainer_image.tasks.tensors import evenly, of_each_class
 from trainer_image.tasks.text import grams, grams_model
+from trainer_image.tasks.text.grams import Counts
 from trainer_image.tasks.text.grams_model import GramsModel, Sparse
 from trainer_image.units import format_bytes
 
@@ -43,14 +45,15 @@ class LinearCandidate(Candidate):
 
         texts = [text for split in fit_on for text in self._texts[split]]
         target = np.concatenate([self._targets[split] for split in fit_on])
-        every = _spacing(texts, COUNTING * SHARE * allowance.seconds) if chosen is None else int(chosen["counted"])
+        seconds = COUNTING * SHARE * allowance.seconds
+        every, counted = _spacing(texts, target, seconds) if chosen is None else (int(chosen["counted"]), [])
+        rows = of_each_class(target, every)
+        texts, target = [texts[row] for row in rows], target[rows]
         self.note = ""
         if every > 1:
-            size = format_bytes(sum(map(len, texts[::every])))
-            self.note = f"it is fitted on evenly spaced texts, {size} of them"
-        parts = list(grams_model.portions(texts[::every]))
-        counted = []
-        for part in parts:
+            self.note = f"it is fitted on evenly spaced texts, {format_bytes(sum(map(len, texts)))} of them"
+        parts = list(grams_model.portions(texts))
+        for part in parts[len(counted) :]:
             counted.append(grams.counts(part))
             if not go_on():
                 self.note = "the time budget is too short to count n-grams"
@@ -64,7 +67,7 @@ class LinearCandidate(Candidate):
         model = GramsModel(len(features), self._classes)
         model.features.copy_(torch.from_numpy(features))
         model.rarity.copy_(torch.from_numpy(rarity))
-        data = Sparse(matrix, target[::every])
+        data = Sparse(matrix, target)
         step = 1 if chosen is None else int(chosen["every"])
         if chosen is None and self._classes > 2:
             import sklearn.svm  # noqa: F401 that takes a second, and is no part of a fit
@@ -78,8 +81,9 @@ class LinearCandidate(Candidate):
             self.note = "the time budget is too short for one fit"
             return None
         if step > 1:
-            self.note = f"the time budget is too short for all texts: it is fitted on every {step * every}. of them"
-            data = Sparse(data.matrix[::step], data.target[::step])
+            self.note = f"the time budget is too short for all texts: it is fitted on one of every {step * every}"
+            rows = of_each_class(target, step)
+            data = Sparse(data.matrix[rows], data.target[rows])
         if chosen is None:
             found = self._chosen(data, model, go_on, begun)
         else:
@@ -109,7 +113,8 @@ class LinearCandidate(Candidate):
         weight, bias = torch.zeros_like(model.weight), torch.zeros_like(model.bias)
         texts, target = self._texts["validation"], torch.from_numpy(self._targets["validation"])
         every = -(-sum(map(len, texts)) // grams_model.MOST_BYTES) or 1
-        parts = list(grams_model.portions(texts[::every]))
+        rows = evenly(len(texts), -(-len(texts) // every))
+        parts = list(grams_model.portions([texts[row] for row in rows]))
         known = model.features.numpy(), model.rarity.numpy()
         asked = grams_model.sparse([grams.counts(part) for part in parts], [len(part) for part in parts], *known)
         best, found = float("inf"), None
@@ -121,7 +126,7 @@ class LinearCandidate(Candidate):
                 at = time.monotonic()
                 if not grams_model.fit(data, strength, weight, bias, go_on):
                     return found
-                loss, temperature = _tempered(torch.from_numpy(asked @ weight.numpy()) + bias, target[::every])
+                loss, temperature = _tempered(torch.from_numpy(asked @ weight.numpy()) + bias, target[rows])
                 if loss >= best:
                     break
                 best, found = loss, (strength, temperature)
@@ -131,15 +136,16 @@ class LinearCandidate(Candidate):
         return found
 
 
-def _spacing(texts: Sequence[Bytes], seconds: float) -> int:
-    """Of every so many texts one is counted, so that it takes no longer and fits into memory."""
+def _spacing(texts: Sequence[Bytes], target: Ints, seconds: float) -> tuple[int, list[Counts]]:
+    """Of every so many texts one is counted, so that it takes no longer and fits into memory; and what is counted."""
     size = sum(map(len, texts))
     every = -(-size // grams_model.MOST_BYTES) or 1
-    asked = next(grams_model.portions(texts[::every]))
+    asked = next(grams_model.portions(texts[row] for row in of_each_class(target, every)))
     at = time.monotonic()
-    grams.counts(asked)
+    counted = grams.counts(asked)
     all_of_them = (time.monotonic() - at) * size / every / max(1, sum(map(len, asked)))
-    return every * max(1, math.ceil(all_of_them / max(seconds, 1e-3)))
+    more = max(1, math.ceil(all_of_them / max(seconds, 1e-3)))
+    return every * more, [counted] if more == 1 else []
 
 
 def _tempered(logits: Tensor, target: Tensor) -> tuple[float, float]:

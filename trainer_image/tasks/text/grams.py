@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Counts = tuple[Array, Array, Array]
 # Character n-grams of these lengths.
 ORDERS = (1, 2, 3, 4, 5)
 # Of a number: its lowest bits are the hash, above them stands whether it is of words.
@@ -30,7 +31,7 @@ _MIX = np.uint64(0xD6E8FEB86659FD93)
 _SPACE = ord(" ")
 
 
-def counts(texts: Sequence[bytes]) -> tuple[Array, Array, Array]:
+def counts(texts: Sequence[bytes]) -> Counts:
     """UTF-8 texts → (row, feature, occurrences), int64 each, ordered by row, then by feature: no pair twice."""
     folded = [_folded(text) for text in texts]
     sizes = np.array([len(text) for text in folded], np.int64)

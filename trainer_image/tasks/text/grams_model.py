@@ -9,7 +9,7 @@ doi:10.1145/1390156.1390208); no library is needed at prediction time.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer_image.tasks.text import grams
+from trainer_image.tasks.text.grams import Counts
 from trainer_image.tasks.text.linear import NEVER, PASSES
 
 Array = np.ndarray[Any, Any]
@@ -63,7 +64,7 @@ class GramsModel(nn.Module):
         return self.bias + summed
 
 
-def weighed(counted: tuple[Array, Array, Array], rows: int, features: Array, rarity: Array) -> tuple[Array, ...]:
+def weighed(counted: Counts, rows: int, features: Array, rarity: Array) -> tuple[Array, ...]:
     """Counts of `rows` texts → (row, place among `features`, weight), without what is not among them."""
     row, feature, occurrences = counted
     place = np.minimum(np.searchsorted(features, feature), max(0, len(features) - 1))
@@ -88,7 +89,7 @@ class Sparse:
         return Sparse(self.matrix, (self.target == kind).astype(np.int64))
 
 
-def portions(texts: Sequence[bytes | memoryview]) -> Iterator[list[bytes]]:
+def portions(texts: Iterable[bytes | memoryview]) -> Iterator[list[bytes]]:
     """The texts, some PORTION_BYTES at a time."""
     part: list[bytes] = []
     size = 0
@@ -102,7 +103,7 @@ def portions(texts: Sequence[bytes | memoryview]) -> Iterator[list[bytes]]:
         yield part
 
 
-def vocabulary(counted: Sequence[tuple[Array, Array, Array]], texts: int, classes: int) -> tuple[Array, Array]:
+def vocabulary(counted: Sequence[Counts], texts: int, classes: int) -> tuple[Array, Array]:
     """(features, ascending; their inverse document frequencies) that a model of these texts is to know."""
     features, frequency = np.empty(0, np.int64), np.empty(0, np.int64)
     for _, feature, _ in counted:
@@ -118,7 +119,7 @@ def vocabulary(counted: Sequence[tuple[Array, Array, Array]], texts: int, classe
     return features, (np.log((1 + texts) / (1 + frequency)) + 1).astype(np.float32)
 
 
-def sparse(counted: Sequence[tuple[Array, Array, Array]], sizes: Sequence[int], features: Array, rarity: Array) -> Any:
+def sparse(counted: Sequence[Counts], sizes: Sequence[int], features: Array, rarity: Array) -> Any:
     """A scipy.sparse matrix of the portions, of which each has so many texts."""
     from scipy.sparse import csr_matrix, vstack
 

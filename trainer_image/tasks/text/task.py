@@ -45,6 +45,7 @@ from trainer_image.tasks.base import (
 from trainer_image.tasks.candidates import Candidate, import_ahead
 from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, quantities, same_classes, unfit
 from trainer_image.tasks.stretches import Stretch, Stretches
+from trainer_image.tasks.tensors import of_each_class
 from trainer_image.tasks.text import baselines as text_baselines
 from trainer_image.tasks.text import linear as text_linear
 from trainer_image.tasks.text.candidates import LinearCandidate
@@ -163,12 +164,6 @@ def _by_length(split: Batch, rows: Tensor) -> Iterator[tuple[Tensor, dict[str, T
         yield part, take(split, part)
 
 
-def _spaced(target: Tensor, every: int) -> Tensor:
-    """Every so many rows, and the first of each class."""
-    firsts = np.unique(target.numpy(), return_index=True)[1]
-    return torch.from_numpy(np.union1d(firsts, np.arange(0, len(target), every)))
-
-
 class TextProblem(ClassProblem):
     predictor: TextPredictor
     # What first weights that are fitted on the training texts are multiplied by; the refit's are so, too.
@@ -259,11 +254,11 @@ class TextProblem(ClassProblem):
             model.bias.copy_(torch.where(model.bias > text_linear.NEVER, self._certainty * model.bias, model.bias))
 
     def _fit_linear(self, model: TextNetwork, fit_on: Sequence[str], every: int) -> None:
-        """Fits the table to every so many texts, and to one of each class."""
+        """Fits the table to one of every so many texts."""
         indices, values, widths, targets, names = [], [], [0], [], []
         for split in fit_on:
             given = self.splits[split]
-            for numbers, part in _by_length(given, _spaced(given["target"], every)):
+            for numbers, part in _by_length(given, torch.from_numpy(of_each_class(given["target"].numpy(), every))):
                 targets.append(part["target"].numpy())
                 if self._grouped:
                     names.append(self._texts[split].group_names()[numbers.numpy()])
