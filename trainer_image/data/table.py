@@ -33,7 +33,7 @@ from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
 _PACKED = ("", ".gz", ".zst")
-_CSV, _JSON, _JSON_LINES = (".csv", ".tsv"), (".json",), (".jsonl", ".ndjson")
+_CSV, _JSON, _JSON_LINES = (".csv", ".tsv", ".tab"), (".json",), (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (
     *(kind + packed for kind in (*_CSV, *_JSON_LINES, *_JSON) for packed in _PACKED),
     *parquet_reader.SUFFIXES,
@@ -43,11 +43,15 @@ TABLE_SUFFIXES = (
 
 @dataclass(frozen=True)
 class Part:
-    """One file of a table: its name within the dataset, its path, its number of rows."""
+    """One file of a table: its name within the dataset, its path, its number of rows.
+
+    needed: the columns by which its header was found, see `Wanted`
+    """
 
     name: str
     path: Path
     rows: int
+    needed: tuple[str, ...] = ()
 
     def rows_at(self, indices: Sequence[int]) -> list[int]:
         """Where the data rows with these indices (from 0) begin, as an editor numbers lines; reads the file once."""
@@ -61,7 +65,7 @@ class Part:
             if is_json(self.path)
             else csv_reader
         )
-        found = module.line_numbers(self.name, self.path, list(indices), Limits())
+        found = module.line_numbers(self.name, self.path, list(indices), Limits(), Wanted(self.needed))
         return [found.get(index, index + 2) for index in indices]
 
 
@@ -210,7 +214,7 @@ def read_table(
                 compare_columns(name, batch.schema.names, parts[0].name, keeper.names)
             rows += batch.num_rows
             keeper.add(name, batch, *said_of(batch))
-        parts.append(Part(name, path, rows))
+        parts.append(Part(name, path, rows, wanted.needed))
     return keeper.table(tuple(parts))
 
 

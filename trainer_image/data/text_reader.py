@@ -115,7 +115,7 @@ def read_texts(
         in_json = is_jsonl(path)
         # A JSON document is a table of labelled texts, and one text among many to learn to write from.
         in_table = is_table(path) and not in_json and (fields.label is not None or not is_json(path))
-        keeper.begin(Source(name, path, in_table=in_table))
+        keeper.begin(Source(name, path, in_table, (fields.text,)))
         if in_json:
             texts = _from_json(name, path, fields, limits)
         elif in_table:

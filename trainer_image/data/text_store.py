@@ -25,15 +25,17 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 @dataclass(frozen=True)
 class Source:
-    """A file of texts. in_table: its rows are counted from 0 and without the header, until somebody asks for a name."""
+    """A file of texts. in_table: its rows are counted from 0 and without the header, until somebody asks for a name;
+    needed: by which columns this header was found"""
 
     name: str
     path: Path
     in_table: bool = False
+    needed: tuple[str, ...] = ()
 
     def rows(self, rows: Sequence[int]) -> list[int]:
         """As an editor numbers them; reads a table once more."""
-        return Part(self.name, self.path, 0).rows_at(rows) if self.in_table else list(rows)
+        return Part(self.name, self.path, 0, self.needed).rows_at(rows) if self.in_table else list(rows)
 
     def error(self, row: int, why: str) -> DatasetInvalid:
         """A `DatasetInvalid` that names file and row."""

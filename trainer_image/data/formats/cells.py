@@ -61,9 +61,9 @@ def check_header(name: str, header: Sequence[str], limits: Limits, wanted: Wante
     seen: set[str] = set()
     for number, column in enumerate(header, 1):
         if not column.strip() and wanted.others:
-            raise invalid(name, f"row 1: column {number} has no name")
+            raise invalid(name, f"row 1: column {number} has no name: name it")
         if column.strip() in seen and wanted.takes(column.strip()):
-            raise invalid(name, f"row 1: two columns are named '{column.strip()}'")
+            raise invalid(name, f"row 1: two columns are named '{column.strip()}': rename one of them")
         seen.add(column.strip())
 
 

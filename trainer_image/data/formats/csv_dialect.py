@@ -5,9 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TextIO
+
+import pyarrow as pa
+
+from trainer_image.data.formats.cells import TEXT
+from trainer_image.data.formats.numbers import numbers
 
 if TYPE_CHECKING:
     import _csv
@@ -15,29 +22,76 @@ if TYPE_CHECKING:
 # What the delimiter is guessed from.
 SAMPLE_CHARACTERS = 65536
 DELIMITERS = (",", ";", "\t", "|")
+# Lines in which the header is looked for, and records below it.
+_TOP, _BELOW = 50, 50
+_OF_TABS = re.compile(r"\.(?:tsv|tab)(?:\.|$)")
 # One byte, as the reader of the rest wants it.
 _NAMED = re.compile(r'"?sep=([\t !#-~])"?(?:\r\n|\r|\n)', re.IGNORECASE)
 
 
 class Dialect(NamedTuple):
-    """skip: lines before the header; quotes: whether they hold fields together, or are characters like others"""
+    """skip: lines before the header; quotes: whether they hold fields together, or are characters like others; below:
+    whether the header was found below other lines"""
 
     delimiter: str
     skip: int = 0
     quotes: bool = True
+    below: bool = False
 
     def records(self, lines: Iterable[str]) -> _csv.Reader:
         """Python's reader, which knows the line that it is at."""
         return csv.reader(lines, delimiter=self.delimiter, quoting=csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE)
 
 
-def dialect_of(path: Path, sample: str) -> tuple[Dialect, str]:
-    """The dialect of a file that begins so, and the sample from its header on."""
+def dialect_of(path: Path, sample: str, needed: Sequence[str] = ()) -> tuple[Dialect, str]:
+    """The dialect of a file that begins so, and the sample from its header on.
+
+    needed: columns of the header, which may stand below lines of other things
+    """
     named = _NAMED.match(sample)
     if named:
         return Dialect(named[1], 1), sample[named.end() :]
-    delimiter = "\t" if ".tsv" in path.name.lower() else sniff_delimiter(sample)
-    return Dialect(delimiter, quotes=delimiter != "\t" or not _quotes_swallow(sample)), sample
+    delimiters = ("\t",) if _OF_TABS.search(path.name.lower()) else DELIMITERS
+    delimiter = delimiters[0] if len(delimiters) == 1 else sniff_delimiter(sample)
+    skip, rest = 0, sample
+    if needed and not set(needed) <= set(as_names(_record(sample, delimiter))):
+        delimiter, skip, rest = next(_further(sample, delimiters, needed), (delimiter, skip, rest))
+    return Dialect(delimiter, skip, delimiter != "\t" or not _quotes_swallow(rest), skip > 0), rest
+
+
+def as_names(record: Sequence[str]) -> list[str]:
+    """The cells of a header. A Mac writes letters with accents as two characters, which look the same and are not."""
+    return [unicodedata.normalize("NFC", column.strip()) for column in record]
+
+
+def _further(sample: str, delimiters: Sequence[str], needed: Sequence[str]) -> Iterator[tuple[str, int, str]]:
+    """(delimiter, lines above, the sample from there on) of each line below the first that is a header with the columns
+    that are needed: it has no number, a row of as many fields follows, and none repeats one of these names."""
+    at = 0
+    for above, line in enumerate(islice(as_lines(sample), _TOP)):
+        for delimiter in delimiters if above else ():
+            header = as_names(_record(line, delimiter))
+            if len(header) < 2 or len(set(header)) < len(header) or not set(needed) <= set(header):
+                continue
+            if not numbers(pa.array(header, TEXT))[1].all():
+                continue
+            try:
+                rows = list(islice(csv.reader(as_lines(sample[at:]), delimiter=delimiter), _BELOW))[1:]
+            except csv.Error:
+                continue
+            places = [header.index(column) for column in needed]
+            repeated = any(row[place : place + 1] == [header[place]] for row in rows for place in places)
+            if rows and len(rows[0]) == len(header) and not repeated:
+                yield delimiter, above, sample[at:]
+        at += len(line)
+
+
+def _record(sample: str, delimiter: str) -> list[str]:
+    """The first one that is not blank, [] for what is none."""
+    try:
+        return next((record for record in csv.reader(as_lines(sample), delimiter=delimiter) if record), [])
+    except csv.Error:
+        return []
 
 
 def _quotes_swallow(sample: str) -> bool:

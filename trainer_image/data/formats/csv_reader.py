@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
+import re
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +18,7 @@ from trainer_image.data import file_kinds
 from trainer_image.data.encodings import open_utf8, remark
 from trainer_image.data.formats import cells
 from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, check_header, empty, finished, unnamed_in
-from trainer_image.data.formats.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, dialect_of
+from trainer_image.data.formats.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, as_names, dialect_of
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
@@ -39,12 +39,10 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
         return
     if not sample.strip():
         raise invalid(name, "is empty; a header row and data rows are expected")
-    dialect, sample = dialect_of(path, sample)
+    dialect, sample = dialect_of(path, sample, wanted.needed)
     try:
-        # A Mac writes letters with accents as two characters, which look the same and are not.
-        header = [
-            unicodedata.normalize("NFC", column.strip()) for column in _header(name, path, dialect, sample, limits)
-        ]
+        written, fields = _header(name, path, dialect, sample, limits, wanted)
+        header = as_names(fields)
     except csv.Error as error:
         raise invalid(name, f"row 1: {error}") from None
     if not header[0]:
@@ -56,7 +54,12 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
     taken = [wanted.takes(column) for column in header[:named]]
     columns = [column for column, takes in zip(header, taken, strict=False) if takes]
     passed_over = [column for column, takes in zip(header, taken, strict=False) if not takes]
-    yield empty(columns, passed_over, remark(name, path, limits))
+    notes = remark(name, path, limits)
+    if dialect.below:
+        notes.append(f"{name}: row {dialect.skip + 1} was read as its header.")
+    if written < len(header) and fields[0] == "":
+        notes.append(f"{name}: its rows have one field more than its header; the first was read as '{header[0]}'.")
+    yield empty(columns, passed_over, notes)
     if not columns or _is_a_header_alone(sample, dialect):
         return
     # Delimiters at the rows' ends make columns without a name: they get names that no column can have, and so does what
@@ -67,8 +70,8 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
     last: pa.RecordBatch | None = None
     for batch in _parsed(name, path, dialect, unique, [*columns, *(unique[number] for number in unnamed)], limits):
         for place, number in enumerate(unnamed, len(columns)):
-            _check_empty(name, path, number, batch.column(place), rows, limits)
-        _check_tabs(name, path, dialect, batch, rows, limits)
+            _check_empty(name, path, number, batch.column(place), rows, limits, wanted)
+        _check_tabs(name, path, dialect, batch, rows, limits, wanted)
         rows += batch.num_rows
         last = batch.select(range(len(columns)))
         yield last
@@ -76,12 +79,14 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
         _check_closed(name, path, dialect, limits)
 
 
-def _check_empty(name: str, path: Path, number: int, column: pa.Array, before: int, limits: Limits) -> None:
+def _check_empty(
+    name: str, path: Path, number: int, column: pa.Array, before: int, limits: Limits, wanted: Wanted
+) -> None:
     column = cells.without_maybe_values(column)
     if column.null_count == len(column):
         return
     index = pc.index(pc.is_valid(column), True).as_py()
-    row = line_numbers(name, path, [before + index], limits).get(before + index, 0)
+    row = line_numbers(name, path, [before + index], limits, wanted).get(before + index, 0)
     raise invalid(
         name, f"row 1: column {number + 1} has no name, and row {row} holds '{str(column[index])[:40]}' in it: name it"
     )
@@ -92,7 +97,9 @@ def _is_a_header_alone(sample: str, dialect: Dialect) -> bool:
     return len(sample) < SAMPLE_CHARACTERS and len(_first_records(sample, dialect)) < 2
 
 
-def _check_tabs(name: str, path: Path, dialect: Dialect, batch: pa.RecordBatch, before: int, limits: Limits) -> None:
+def _check_tabs(
+    name: str, path: Path, dialect: Dialect, batch: pa.RecordBatch, before: int, limits: Limits, wanted: Wanted
+) -> None:
     """A field with a tab and a line end in it has swallowed rows, beyond what the dialect was told from."""
     if dialect.delimiter != "\t" or not dialect.quotes:
         return
@@ -100,7 +107,7 @@ def _check_tabs(name: str, path: Path, dialect: Dialect, batch: pa.RecordBatch, 
         swallowed = pc.and_(pc.match_substring(column, "\t"), pc.match_substring(column, "\n"))
         if pc.any(swallowed).as_py():
             index = before + pc.index(swallowed, True).as_py()
-            row = line_numbers(name, path, [index], limits).get(index, 0)
+            row = line_numbers(name, path, [index], limits, wanted).get(index, 0)
             raise invalid(name, f"row {row}: a field in quotes holds tabs and line ends; {_QUOTE}")
 
 
@@ -203,26 +210,39 @@ def _open_text(name: str, path: Path, limits: Limits) -> TextIO:
     return io.TextIOWrapper(open_utf8(name, path, limits, "CSV"), encoding="utf-8-sig", newline="")
 
 
-def _header(name: str, path: Path, dialect: Dialect, sample: str, limits: Limits) -> list[str]:
-    """The first record. Thousands of columns make it longer than the sample, which may have cut it."""
+def _header(
+    name: str, path: Path, dialect: Dialect, sample: str, limits: Limits, wanted: Wanted
+) -> tuple[int, list[str]]:
+    """(how many fields the first record has, these and what each row has more). Thousands of columns make it longer
+    than the sample, which may have cut it."""
     records = _first_records(sample, dialect)
     if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
         with _open_text(name, path, limits) as text:
-            _, longer = dialect_of(path, text.read(cells.BLOCK_BYTES))
+            _, longer = dialect_of(path, text.read(cells.BLOCK_BYTES), wanted.needed)
         records = _first_records(longer, dialect)
         if len(records) < 2 and len(longer) >= cells.BLOCK_BYTES:
             raise _too_long(name)
-    if 2 <= len(records[0]) == len(records[-1]) - 1:
-        return _with_row_names(records[0], _first_records(sample, dialect, 50))
-    return records[0]
+    header = records[0]
+    if 2 <= len(header) == len(records[-1]) - 1:
+        quoted = sample.lstrip().startswith('"')
+        return len(header), _with_row_names(header, _first_records(sample, dialect, 50), dialect, quoted)
+    return len(header), header
 
 
-def _with_row_names(header: list[str], records: list[list[str]]) -> list[str]:
-    """The header with a field for what each row has more: R's row names, which have no name, or nothing at the end."""
+def _with_row_names(header: list[str], records: list[list[str]], dialect: Dialect, quoted: bool) -> list[str]:
+    """The header with a field for what each row has more: R's row names, which have no name, or nothing at the end.
+
+    Row names differ. Commas in texts that nobody put into quotes make a field more as well: there they are numbers, or
+    the file has quotes.
+    """
     rows = records[1:-1] if len(records) > 2 else records[1:]  # the sample may have cut the last one
     if any(len(row) != len(header) + 1 for row in rows):
         return header
-    return ["", *header] if any(row[-1].strip() for row in rows) else [*header, ""]
+    if not any(row[-1].strip() for row in rows):
+        return [*header, ""]
+    names = [row[0].strip() for row in rows]
+    believable = quoted or dialect.delimiter == "\t" or all(name.isdigit() for name in names)
+    return ["", *header] if believable and len(set(names)) == len(names) else header
 
 
 def _first_records(text: str, dialect: Dialect, most: int = 2) -> list[list[str]]:
@@ -242,14 +262,16 @@ def _records(name: str, path: Path, dialect: Dialect, limits: Limits) -> Iterato
             line = dialect.skip + reader.line_num + 1
 
 
-def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
+def line_numbers(
+    name: str, path: Path, indices: list[int], limits: Limits, wanted: Wanted = EVERYTHING
+) -> dict[int, int]:
     """The lines (from 1) on which the data rows with these indices begin."""
     with _open_text(name, path, limits) as text:
-        dialect, _ = dialect_of(path, text.read(SAMPLE_CHARACTERS))
-    wanted, last = set(indices), max(indices, default=-1)
+        dialect, _ = dialect_of(path, text.read(SAMPLE_CHARACTERS).lstrip("\ufeff"), wanted.needed)
+    asked, last = set(indices), max(indices, default=-1)
     found = {}
     for position, (line, _) in enumerate(_records(name, path, dialect, limits), -1):
-        if position in wanted:
+        if position in asked:
             found[position] = line
         if position >= last:
             break
@@ -262,7 +284,7 @@ def _ragged(name: str, path: Path, dialect: Dialect, width: int, limits: Limits)
         for line, record in _records(name, path, dialect, limits):
             header = header or record[0][:60]
             if len(record) != width:
-                hint = f"; {_QUOTE}" if any(map(_ends_a_line, record)) else ""
+                hint = f"; {_QUOTE}" if any(map(_ends_a_line, record)) else _odd_quotes(record, width)
                 if len(record) == 1 < width and not hint:
                     hint = f" ('{record[0].strip()[:40]!s}'): a remark, a title or a rest is no row; take it out"
                 hint = f" only ('{header}'): the first row must name the columns" if width == 1 else hint
@@ -271,6 +293,17 @@ def _ragged(name: str, path: Path, dialect: Dialect, width: int, limits: Limits)
     except csv.Error:
         pass  # a field beyond the limit, on the way to the row
     return invalid(name, f"has rows whose number of fields is not the header's ({width})")
+
+
+def _odd_quotes(record: list[str], width: int) -> str:
+    """What may be the cause of too many fields."""
+    if len(record) <= width:
+        return ""
+    if any(re.match(r"\s+\"", field) for field in record):
+        return "; quotes hold a field together only where no blank stands before them"
+    if any("\\" in field for field in record):
+        return '; a quote within a field in quotes is written twice ("")'
+    return '; a field that holds the delimiter has to stand in quotes (")'
 
 
 def _not_utf8(name: str, path: Path, limits: Limits) -> DatasetInvalid:

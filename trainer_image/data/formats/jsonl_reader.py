@@ -59,12 +59,14 @@ def records(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
         yield from objects(name, path, limits)
 
 
-def line_numbers(name: str, path: Path, indices: list[int], limits: Limits) -> dict[int, int]:
-    """The lines (from 1) of the rows with these indices."""
+def line_numbers(
+    name: str, path: Path, indices: list[int], limits: Limits, wanted: Wanted = EVERYTHING
+) -> dict[int, int]:
+    """The lines (from 1) of the rows with these indices, whatever is wanted of them."""
     if json_documents.is_document(name, path, limits):
         return {index: index + 1 for index in indices}
-    wanted, found = set(indices), lines(name, path, limits, cells.BLOCK_BYTES)
-    return {i: number for i, (number, _) in enumerate(found) if i in wanted}
+    asked, found = set(indices), lines(name, path, limits, cells.BLOCK_BYTES)
+    return {i: number for i, (number, _) in enumerate(found) if i in asked}
 
 
 def lines(name: str, path: Path, limits: Limits, longest: int) -> Iterator[tuple[int, str]]:

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from trainer_image.data.formats.cells import Wanted
 from trainer_image.data.formats.numbers import numbers
@@ -56,6 +57,8 @@ class Given:
         notes += _without_unlabelled(self.tables, target)
         _check(self.tables, target)
         _check_first_row(train)
+        for table in self.tables.values():
+            _check_headers(table, target)
         self.target, target_notes = fit_target(train, target, settings.types.get(target))
         self.labels = self.target.encode(train, settings.scratch)
         labels = {split: labelled(table, target) for split, table in self.tables.items()}
@@ -167,6 +170,15 @@ def _check_first_row(table: Table) -> None:
             f"holds {shown} where all rows below hold numbers: take it out if it is a second header; otherwise leave"
             " cells empty whose number is not known",
         )
+
+
+def _check_headers(table: Table, target: str) -> None:
+    """Raises for a row that is the header once more, as files that were joined have it."""
+    for start, cells in table.cells(target):
+        for index in np.flatnonzero(pc.equal(pc.utf8_trim_whitespace(cells), target).fill_null(False))[:LOOKED_AT]:
+            row = table.take([start + int(index)], list(table.columns), written=list(table.columns))[0]
+            if all((cell or "").strip() == column for column, cell in row.items()):
+                raise table.error(start + int(index), "repeats the header: take it out")
 
 
 def _check_names(train: Table, settings: TaskSettings) -> None:

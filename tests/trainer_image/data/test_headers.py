@@ -1,0 +1,96 @@
+"""Where a table's header stands, and what its rows have more: found and said; columns are never shifted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.world.workbooks import workbook
+from trainer_image.data.formats.cells import Wanted
+from trainer_image.data.table import Table, read_table
+from trainer_image.errors import DatasetInvalid
+from trainer_image.limits import Limits
+from trainer_image.tasks.base import TaskSettings
+from trainer_image.tasks.tabular.task import TabularProblem
+
+ROWS = [f"{n / 8},{n % 7},{('no', 'yes')[n % 3 > 0]}" for n in range(60)]
+
+
+def read(path: Path, *needed: str) -> Table:
+    return read_table([(path.name, path)], Limits(), wanted=Wanted(needed))
+
+
+def lay(folder: Path, content: str, name: str = "train.csv") -> Path:
+    (folder / name).write_bytes(content.encode())
+    return folder / name
+
+
+ABOVE = {
+    "remarks": ("# made by us\n# 2024\n", 3),
+    "names and values": ("Station,Berlin\r\nUnit,C\r\n\r\n", 4),
+    "a title as wide as the table": ("Report 2024,,\n,,\n", 3),
+    "a header of groups": ("group,group,out\n", 2),
+    "a cell of two lines": ('"Title\nof it"\n', 3),
+    "lines of a Mac": ("Title\r\r", 3),
+}
+
+
+@pytest.mark.parametrize("case", ABOVE)
+def test_a_header_below_other_lines_is_found_by_the_target_and_said(tmp_path: Path, case: str) -> None:
+    above, row = ABOVE[case]
+    end = "\r" if case == "lines of a Mac" else "\n"
+    table = read(lay(tmp_path, above + end.join(["a,b,y", *ROWS]) + end), "y")
+    assert list(table.columns) == ["a", "b", "y"]
+    assert table.rows == 60
+    assert f"train.csv: row {row} was read as its header." in table.notes
+    assert table.locate_all([0, 59]) == [("train.csv", row + 1), ("train.csv", row + 60)]
+
+
+def test_a_delimiter_below_a_title_is_found_with_the_header(tmp_path: Path) -> None:
+    table = read(lay(tmp_path, "\n".join(["Umsatz, 2024", "a;b;y", *(r.replace(",", ";") for r in ROWS)])), "y")
+    assert list(table.columns) == ["a", "b", "y"]
+
+
+def test_a_row_that_holds_the_targets_name_as_a_value_is_no_header(tmp_path: Path) -> None:
+    lay(tmp_path, "\n".join(["c,Y", *(f"{('red', 'blue')[n % 2]},{('no', 'yes')[n % 3 > 0]}" for n in range(60))]))
+    with pytest.raises(DatasetInvalid, match=r"has no column 'yes' \(data.target\)"):
+        TabularProblem(tmp_path, TaskSettings(target="yes"))
+
+
+def test_rows_of_a_sheet_that_was_chosen_by_its_columns_are_numbered_as_they_stand(tmp_path: Path) -> None:
+    data = [["Sales"], [], ["a", "y"], *([n, n] for n in range(5))]
+    path = workbook(tmp_path / "t.xlsx", {"About": [["k", "v"], *([n, n] for n in range(50))], "Data": data})
+    assert read(path, "y").locate(4) == ("t.xlsx", 8)
+
+
+SHIFTED = {
+    "quotes behind a blank": (["a,b,y", *(f'{n / 8}, "x, {n}", yes' for n in range(60))], "where no blank stands"),
+    "apostrophes": (["a,b,y", *(f"{n / 8},'x, {n}',yes" for n in range(60))], "has to stand in quotes"),
+    "backslashes": (["a,b,y", *(f'{n / 8},"a \\"b\\", {n}",yes' for n in range(60))], "is written twice"),
+    "texts without quotes": (["text,y", *(f"a ship {n}, and so on,yes" for n in range(60))], "has to stand in quotes"),
+    "a last column without a name": (["a,b,y", *(f"{row},more" for row in ROWS)], "row 2 has 4 fields"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SHIFTED)
+def test_a_field_more_in_every_row_is_no_name_of_the_row_by_itself(tmp_path: Path, case: str) -> None:
+    lines, why = SHIFTED[case]
+    with pytest.raises(DatasetInvalid, match=why):
+        read(lay(tmp_path, "\n".join(lines) + "\n"), "y")
+
+
+@pytest.mark.parametrize("name", ["genes.tsv", "genes.tab"])
+def test_names_of_rows_without_quotes_are_told_between_tabs(tmp_path: Path, name: str) -> None:
+    table = read(lay(tmp_path, "x\ty\n" + "".join(f"gene {n}, a\t{n}\tyes\n" for n in range(9)), name), "y")
+    assert list(table.columns) == ["Unnamed: 0", "x", "y"]
+    assert table.notes == (
+        f"{name}: its rows have one field more than its header; the first was read as 'Unnamed: 0'.",
+    )
+
+
+@pytest.mark.parametrize("target", ["y", "a"])
+def test_a_header_among_the_rows_is_no_row(tmp_path: Path, target: str) -> None:
+    lay(tmp_path, "\n".join(["a,b,y", *ROWS[:30], "a, b,y", *ROWS[30:]]))
+    with pytest.raises(DatasetInvalid, match=r"train\.csv: row 32: repeats the header: take it out"):
+        TabularProblem(tmp_path, TaskSettings(target=target))
