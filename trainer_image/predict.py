@@ -13,6 +13,7 @@ from typing import Any
 import click
 import torch
 
+from trainer_image.data import reading
 from trainer_image.engine.restoring import load
 from trainer_image.errors import LimitExceeded, UsageError, UserCodeFailed, shown
 from trainer_image.host.devices import usable_cpus
@@ -44,7 +45,7 @@ def predict(model_dir: Path, data: Path, out: Path | None) -> dict[str, Any]:
     entry_point = description["entry_point"] if description["task"] == "custom" else None
     makes_files = getattr(predictor.files, "__func__", None) is not Predictor.files
     folder = _folder_beside(out) if out and makes_files else None
-    with plugins.blames(entry_point):
+    with reading.below(data), plugins.blames(entry_point):
         rows = _rows(predictor, data)
         outputs = model.outputs(rows.tensors, torch.device("cpu"))
         table = _table(predictor, outputs, rows)

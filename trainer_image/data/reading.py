@@ -1,18 +1,31 @@
-"""Which files are being read just now: noted where it outlives this process, should one of them crash its reader.
+"""Which files are being read just now: noted where it outlives this process, should one of them crash its reader; and
+what is said of one that the system does not open.
 
 The notes are a file that the supervisor holds, too: see worker/child.py. Without one nothing is noted.
 """
 
 from __future__ import annotations
 
+import errno
 import mmap
+import os
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+from trainer_image.errors import invalid
 
 # Files that several threads read at a time; of a longer name the end, which tells it from others.
 _SLOTS, _LENGTH = 32, 256
 BYTES = _SLOTS * _LENGTH
+
+# What a file of the dataset itself is to blame for; a full disk is another matter.
+_OF_A_FILE = {
+    errno.ENOENT: "; is it a link to a file that is not there?",
+    errno.ELOOP: "; links lead in a circle",
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTDIR), ""),
+}
 
 _free: deque[memoryview] = deque()
 
@@ -39,6 +52,19 @@ def of(name: str) -> Iterator[None]:
     finally:
         slot[0] = 0
         _free.append(slot)
+
+
+@contextmanager
+def below(data: Path) -> Iterator[None]:
+    """A file of this dataset that cannot be opened is one of its faults, DatasetInvalid, and none of this program's."""
+    try:
+        yield
+    except OSError as error:
+        root, found = data.absolute(), Path(os.fsdecode(error.filename or "")).absolute()
+        if error.errno not in _OF_A_FILE or not error.filename or not found.is_relative_to(root):
+            raise
+        name = found.relative_to(root).as_posix() if found != root else found.name
+        raise invalid(name, f"cannot be read ({error.strerror}){_OF_A_FILE[error.errno]}") from None
 
 
 def noted(content: bytes) -> list[str]:

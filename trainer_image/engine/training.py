@@ -15,6 +15,7 @@ import torch
 from trainer_image import report
 from trainer_image.config.model_config import Config
 from trainer_image.contract import Progress, RunInputs, RunResult
+from trainer_image.data import reading
 from trainer_image.data.rows import known
 from trainer_image.data.rows.known import Known
 from trainer_image.data.spill import Scratch
@@ -49,7 +50,8 @@ def validate_dataset(inputs: RunInputs) -> str:
 
     A few steps are measured, to say where the time budget is too short for what was asked.
     """
-    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
+    entry_point = inputs.config.custom.entry_point
+    with reading.below(inputs.data), plugins.blames(entry_point), gpu_faults.as_gpu_failures():
         problem = prepare(inputs)
         _, network = wanted(problem, inputs.config.model.candidates)
         too_short = _too_short(inputs, problem) if network else []
@@ -79,7 +81,8 @@ def train(inputs: RunInputs) -> RunResult:
     Writes model.safetensors, model.json, rows.safetensors, metrics.jsonl, report.json, report.html and README.md.
     Raises a TrainerError.
     """
-    with plugins.blames(inputs.config.custom.entry_point), gpu_faults.as_gpu_failures():
+    entry_point = inputs.config.custom.entry_point
+    with reading.below(inputs.data), plugins.blames(entry_point), gpu_faults.as_gpu_failures():
         return _train(inputs)
 
 

@@ -22,6 +22,8 @@ from trainer_image.tasks.calibration import Calibration
 
 MOST_CLASSES = 1000
 SHOWN = 5
+# Characters of a label in a sentence.
+LONGEST = 60
 # From this share of the largest class on, a constant answer looks good by accuracy.
 LARGEST_SHARE = 0.8
 # What stands between several labels of one row.
@@ -141,6 +143,14 @@ def unfit(column: str, labels: Sequence[str], counted: object) -> str | None:
     return None
 
 
+def known_instead(label: str, labels: Sequence[str]) -> str:
+    """For a label that is none of these: "; it has 'Yes': write them alike"."""
+    alike = [known for known in labels if known.casefold() == label.casefold()]
+    if alike:
+        return f"; it has '{alike[0][:LONGEST]}': write them alike"
+    return f"; it has {_listed(labels, LONGEST)}"
+
+
 def quantities(labels: Sequence[str]) -> str | None:
     """Why labels are quantities rather than classes, and what to do; None where they may be classes."""
     if len(labels) <= MOST_NUMBERS:
@@ -168,8 +178,11 @@ def same_classes(ours: Sequence[str], theirs: Sequence[str]) -> None:
 
 def in_short(labels: Sequence[str]) -> str:
     """ "4 classes (a, b, c, d)", the first few of them by name."""
-    return f"{len(labels)} classes ({', '.join(labels[:SHOWN])}{', …' if len(labels) > SHOWN else ''})"
+    shown = ", ".join(label if len(label) <= LONGEST else f"{label[:LONGEST]}…" for label in labels[:SHOWN])
+    return f"{len(labels)} classes ({shown}{', …' if len(labels) > SHOWN else ''})"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+def _listed(names: Sequence[str], longest: int | None = None) -> str:
+    return ", ".join(name[:longest] for name in names[:SHOWN]) + (
+        f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    )

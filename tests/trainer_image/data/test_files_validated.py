@@ -258,7 +258,7 @@ def others() -> dict[str, Case]:
         said="1 of 26 texts of the train split was",
     )
     kaggle = put({"train.csv": csv(SENTENCES), "test.csv": "text\nthe ship\n"})
-    add("text_classification", "a test without labels", kaggle, said="have no labels and are not used")
+    add("text_classification", "a test without labels", kaggle, said="has no label and is not used")
     pdf = put({**text_files(), "sea/x.txt": b"%PDF-1.7\n\xe2\xe3"})
     add("text_classification", "a PDF among texts", pdf, refused=r"sea/x\.txt: is a PDF")
     add("text_classification", "no text column", wrote("train.csv", csv()), refused=r"train\.csv: has no column 'text'")

@@ -335,7 +335,7 @@ CASES = {
     "a class whose pictures are all of a phone": Case(
         IMAGES,
         several(folders, lambda d: put(d / "cow/1.heic", b"\0")),
-        ("in 3 classes (cat, dog, owl)", "1 files (.heic) are in formats", "No image is left of the class 'cow'."),
+        ("in 3 classes (cat, dog, owl)", "1 file (.heic) is in a format", "No image is left of the class 'cow'."),
     ),
     "a page for a picture": Case(
         IMAGES,

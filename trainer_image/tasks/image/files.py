@@ -22,7 +22,7 @@ from trainer_image.data.rows.hashes import Hashes, of_bytes
 from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, TrainerError, invalid
 from trainer_image.limits import Limits
-from trainer_image.tasks.image.labels import Sample
+from trainer_image.tasks.image.remarks import Sample
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 # Of 16 bits a pixel. Pillow's own conversion to 8 would clip, not scale.

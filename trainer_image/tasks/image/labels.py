@@ -6,55 +6,22 @@ How a table names images: see named_files.py.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trainer_image.data.file_kinds import START_BYTES, unread
 from trainer_image.data.formats.jsonl_reader import cell, objects
 from trainer_image.data.named_files import Index, file_column, label_column, plain, split_column
 from trainer_image.data.spill import Scratch
 from trainer_image.data.table import read_table
 from trainer_image.errors import TrainerError, invalid
 from trainer_image.limits import Limits
+from trainer_image.tasks.image.remarks import Sample, contradictions, missing_images
 from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, is_table, split_of
 
 # A label beside an image; what is longer is none.
 LABEL_BYTES = 64 * 1024
-# What people take for images, or bring instead of them, and what would be read.
-CONVERT = "convert them to PNG"
-OTHER_SUFFIXES = {
-    **dict.fromkeys((".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm", ".svg"), CONVERT),
-    **dict.fromkeys((".psd", ".dng", ".cr2", ".nef", ".arw", ".dcm", ".nii", ".tga", ".exr", ".ico"), CONVERT),
-    **dict.fromkeys((".npy", ".npz", ".h5", ".hdf5", ".mat", ".pkl", ".pickle"), "write each image as a PNG"),
-    **dict.fromkeys((".idx", ".tfrecord", ".mdb", ".parquet", ".arrow", ".bin"), "write each image as a PNG"),
-    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "write frames of the videos as PNG"),
-    **dict.fromkeys((".rar", ".7z", ".bz2", ".xz", ".gz"), "pack them as .zip or .tar"),
-    **dict.fromkeys((".zip", ".tar", ".tgz"), "unpack them: archives within archives are not looked into"),
-    **dict.fromkeys((".csv", ".tsv", ".jsonl"), "a table of pixels is for task: tabular, or write each row as a PNG"),
-}
-# Files that often hold the labels, in as many ways as there are programs.
-LABEL_SUFFIXES = (".json", ".xml", ".txt", ".yaml", ".yml", ".mat", ".names")
-# What is passed over without a word where there are images that are read.
-UNREMARKED = {".csv", ".tsv", ".jsonl", ".parquet", ".bin"}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image: where it is, its label (None: unlabelled), its group (None: of its own), and which row of a table
-    above the splits names it."""
-
-    stored: Stored
-    label: str | None
-    group: str | None = None
-    row: tuple[str, int, str] | None = None
-
-    @property
-    def name(self) -> str:
-        """Its name within the dataset."""
-        return self.stored.name
 
 
 def list_samples(
@@ -67,16 +34,20 @@ def list_samples(
     notes: list[str] | None = None,
     split: str | None = None,
     refused: list[str] | None = None,
+    unknown: dict[str, set[int]] | None = None,
+    alone: bool = False,
 ) -> list[Sample]:
     """All images of a split in the order of its files. Raises DatasetInvalid for a table that does not fit the files.
 
     label, group: columns of the table; None: a label's column is found by its name, there are no groups. A table in an
     archive describes what lies in it, one at the dataset's top also what lies in archives without one. `notes` gets a
-    sentence for what is left out, `refused` why a table was not used. split: which one it is, for tables that name
-    images of several
+    sentence for what is left out, `refused` why a table was not used, `unknown` the rows of a table above the splits
+    that name no image of any of them so far. split: which one it is, for tables that name images of several; alone:
+    whether the dataset has no other
     """
     notes, refused = [] if notes is None else notes, [] if refused is None else refused
-    reading = _Reading(limits, scratch, label, group, notes, split, refused)
+    unknown = {} if unknown is None else unknown
+    reading = _Reading(limits, scratch, label, group, notes, split, refused, unknown, alone)
     origins: dict[str, list[Stored]] = {}
     for stored in files:
         if not stored.above:
@@ -96,43 +67,6 @@ def list_samples(
         found = [Sample(stored, _label(stored, beside, label or "label")) for stored in images]
     samples += found
     return samples if len(origins) == 1 else sorted(samples, key=lambda sample: (sample.stored.place, sample.name))
-
-
-def way_out(files: Sequence[Stored], refused: Sequence[str]) -> str:
-    """What is to be said where images have no labels: why tables were not used, and how labels are brought."""
-    found = sorted({stored.suffix for stored in files} & set(LABEL_SUFFIXES))
-    said = [why.removeprefix("Invalid dataset: ") for why in refused]
-    if found and not refused:
-        said.append(f"{', '.join(found)} files beside them are not read for labels")
-    return "; ".join(
-        [*said, "put the images into a folder for each class, or write labels.csv with the columns file_name and label"]
-    )
-
-
-def unknown_files(files: Sequence[Stored]) -> str:
-    """What was found where there is no image, and what the first file is, by its bytes."""
-    if not files:
-        return "found nothing"
-    first = files[0]
-    with first.open() as file:
-        start = file.read(START_BYTES)
-    said = unread(Path(first.place[-1]), start)
-    if start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
-        said = f"{first.place[-1]} is an image: give images names that end in .png or .jpg"
-    return f"found {', '.join(stored.name for stored in files[:3])}" + (f"; {said}" if said else "")
-
-
-def unread_images(files: Sequence[Stored]) -> list[str]:
-    """A warning where there are pictures in formats that are not read; none for other files."""
-    found = Counter(stored.suffix for stored in files)
-    several = any(found[suffix] for suffix in IMAGE_SUFFIXES)
-    unread = sorted(found.keys() & OTHER_SUFFIXES.keys() - (UNREMARKED if several else set()))
-    return [
-        f"{sum(found[s] for s in suffixes)} files ({', '.join(suffixes)}) are in formats that are not read, and left "
-        f"out; {advice}."
-        for advice in dict.fromkeys(OTHER_SUFFIXES[suffix] for suffix in unread)
-        if (suffixes := [suffix for suffix in unread if OTHER_SUFFIXES[suffix] == advice])
-    ]
 
 
 def _tables(files: Iterable[Stored]) -> list[Stored]:
@@ -185,6 +119,8 @@ class _Reading:
     notes: list[str]
     split: str | None
     refused: list[str]
+    unknown: dict[str, set[int]]
+    alone: bool
 
     def labelled(self, tables: Sequence[Stored], files: Sequence[Stored]) -> list[Sample] | None:
         """The images with what the first table that names any of them says; None where there is no such table."""
@@ -220,7 +156,8 @@ class _Reading:
             why = "splits are told by folders or tables that are named for them"
             self.notes.append(f"{table.name}: the column '{split}' was not used: {why}.")
         samples: list[Sample] = []
-        unlabelled = unknown = rows = 0
+        unlabelled = rows = 0
+        unknown: set[int] = set()
         named = None
         for row, record in records:
             rows += 1
@@ -233,7 +170,7 @@ class _Reading:
             if stored is None:
                 if strictly:
                     raise invalid(table.name, f"row {row}: there is no file '{named}'")
-                unknown += 1
+                unknown.add(row)
                 continue
             said = cell(table.name, row, label, record.get(label)) if label else one_hot.get(row)
             of = cell(table.name, row, self.group, record.get(self.group)) if self.group else None
@@ -244,17 +181,27 @@ class _Reading:
             samples.append(Sample(stored, plain(said) if said else None, of, above))
         labelled = [sample for sample in samples if sample.label is not None]
         if labelled and unlabelled:
-            self.notes.append(f"{table.name}: {unlabelled} rows have no '{label}' and were left out.")
+            have = "1 row has" if unlabelled == 1 else f"{unlabelled} rows have"
+            were = "was" if unlabelled == 1 else "were"
+            self.notes.append(f"{table.name}: {have} no '{label}' and {were} left out.")
             samples = labelled
-        if rows and unknown == rows and images:
+        if rows and len(unknown) == rows and images:
             place = "/".join(images[0].place)
             self.refused.append(f"{table.name} names no image that is there (its last row '{named}'; there is {place})")
-        if unknown and samples and not table.above:
-            self.notes.append(f"{table.name}: {unknown} rows name no image that is there and were left out.")
+        self._remark(table, samples, unknown)
         unnamed = len(images) - len({sample.stored.name for sample in samples}) - unlabelled
-        if samples and unnamed > 0 and not table.above:
-            self.notes.append(f"{unnamed} images that {table.name} does not name were left out.")
+        if samples and unnamed > 0 and (self.alone or not table.above):
+            were = "image that {} does not name was" if unnamed == 1 else "images that {} does not name were"
+            self.notes.append(f"{unnamed} {were.format(table.name)} left out.")
         return samples
+
+    def _remark(self, table: Stored, samples: Sequence[Sample], unknown: set[int]) -> None:
+        """Notes of rows that name no image, or one image with several labels."""
+        if table.above and (samples or table.name in self.unknown):
+            self.unknown[table.name] = self.unknown.get(table.name, unknown) & unknown
+        elif unknown and samples:
+            self.notes.append(missing_images(table.name, len(unknown)))
+        self.notes.extend(contradictions(table.name, samples))
 
     def _one_hot(
         self, columns: Sequence[str], file: str, records: Iterable[tuple[int, dict[str, Any]]]

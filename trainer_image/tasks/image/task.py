@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainer_image.data.file_kinds import left_out
-from trainer_image.data.named_files import plain
 from trainer_image.data.rows.division import RowHashes, divide
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import unlike_classes
 from trainer_image.errors import ConfigInvalid, DatasetInvalid, invalid
 from trainer_image.limits import Limits
 from trainer_image.tasks import baselines, muon
@@ -40,14 +38,32 @@ from trainer_image.tasks.base import (
     told_alike,
 )
 from trainer_image.tasks.candidates import Candidate
-from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, quantities, same_classes
+from trainer_image.tasks.classes import (
+    ClassPredictor,
+    ClassProblem,
+    in_short,
+    judge,
+    known_instead,
+    quantities,
+    same_classes,
+)
 from trainer_image.tasks.image import kernel
 from trainer_image.tasks.image.files import bits_used, read_hashes, read_headers, read_pixels
 from trainer_image.tasks.image.handedness import mirrored_alike
-from trainer_image.tasks.image.labels import OTHER_SUFFIXES, Sample, list_samples, unknown_files, unread_images, way_out
+from trainer_image.tasks.image.labels import list_samples
 from trainer_image.tasks.image.network import ImageNetwork, ImageSizes, Scaling
 from trainer_image.tasks.image.presets import MUON_RATE, augmentation, input_size, networks
-from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, Stored, find_images
+from trainer_image.tasks.image.remarks import (
+    Sample,
+    below_classes,
+    check_folders,
+    lost_classes,
+    missing_images,
+    unknown_files,
+    unread_images,
+    way_out,
+)
+from trainer_image.tasks.image.sources import IMAGE_SUFFIXES, find_images
 from trainer_image.tasks.recipe import Recipe
 
 # So little that the network's probabilities are worth what the kernel machines' are, beside which they are weighed as
@@ -103,7 +119,8 @@ class ImagePredictor(ClassPredictor):
             position = {label: number for number, label in enumerate(self.labels)}
             for sample in samples:
                 if sample.label not in position:
-                    raise invalid(sample.name, f"has the label '{sample.label}', which no training image has")
+                    instead = known_instead(str(sample.label), self.labels)
+                    raise invalid(sample.name, f"has the label '{sample.label}', which no training image has{instead}")
             batch["target"] = torch.tensor([position[str(sample.label)] for sample in samples])
         return batch
 
@@ -249,6 +266,7 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
     unread = unread_images(list({file.name: file for files in found.values() for file in files}.values()))
     listed: dict[str, list[Sample]] = {}
     refused: list[str] = []
+    unknown: dict[str, set[int]] = {}
     for split, files in found.items():
         samples = list_samples(
             files,
@@ -259,14 +277,21 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
             notes=notes,
             split=split,
             refused=refused,
+            unknown=unknown,
+            alone=len(found) == 1,
         )
         if not samples:
             hint = f"; {(unread[0] if unread else unknown_files(files)).removesuffix('.')}"
             raise invalid(split, f"{NO_IMAGES} in folders named for their class{hint}")
         listed[split] = samples
+    notes += [missing_images(table, len(rows)) for table, rows in unknown.items() if rows]
+    if below := below_classes(listed["train"]):
+        notes.append(below)
     if _unlabelled(listed.get("test", []), {sample.label for sample in listed["train"]}):
         count = len(listed.pop("test"))
-        notes.append(f"The {count} images of the test split have no labels and are not used: `predict` labels them.")
+        are = f"{count} images of the test split have no labels and are not used: `predict` labels them."
+        are = "image of the test split has no label and is not used: `predict` labels it." if count == 1 else are
+        notes.append(f"The {are}")
     for sample in (sample for samples in listed.values() for sample in samples):
         if sample.label is None:
             raise invalid(
@@ -274,9 +299,9 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
                 "lies in no folder named for its class, and no table of labels names it; "
                 + way_out(found["train"], refused),
             )
-    _check_folders(found["train"], listed["train"], refused)
+    check_folders(found["train"], listed["train"], refused)
     _check_rows(listed)
-    if lost := _lost_classes(found["train"], listed["train"]):
+    if lost := lost_classes(found["train"], listed["train"]):
         unread.append(f"No image is left of the class {lost}.")
     if settings.group and all(sample.group is None for sample in listed["train"]):
         raise ConfigInvalid(
@@ -284,26 +309,6 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
             "metadata.jsonl with this column is needed"
         )
     return listed, unread
-
-
-def _check_folders(files: Sequence[Stored], train: Sequence[Sample], refused: Sequence[str]) -> None:
-    """Raises DatasetInvalid where folders that say the labels are hardly those of classes."""
-    folders = {sample.label or "" for sample in train}
-    if not all(len(sample.stored.place) > 1 and sample.label == plain(sample.stored.place[0]) for sample in train):
-        return
-    if len(folders) == 1:
-        only = f"all {len(train)} training images lie in one folder ('{min(folders)}'), which says no class"
-        raise invalid(train[0].name, f"{only}; {way_out(files, refused)}")
-    if why := unlike_classes(folders):
-        raise DatasetInvalid(f"Invalid dataset: {why}")
-
-
-def _lost_classes(files: Sequence[Stored], train: Sequence[Sample]) -> str:
-    """The folders beside those of the classes in which every picture is in a format that is not read."""
-    known = {sample.label for sample in train}
-    others = {plain(stored.place[0]) for stored in files if len(stored.place) > 1 and stored.suffix in OTHER_SUFFIXES}
-    by_folder = any(plain(sample.stored.place[0]) == sample.label for sample in train)
-    return ", ".join(f"'{folder}'" for folder in sorted(others - known)[:5]) if by_folder else ""
 
 
 def _check_rows(listed: Mapping[str, Sequence[Sample]]) -> None:

@@ -228,7 +228,9 @@ class LanguageProblem(Problem):
             raise invalid(file.relative_to(data).as_posix(), "holds no text")
         if len(full) < len(texts):
             [first] = texts.names(np.flatnonzero(texts.sizes == 0)[:1])
-            self.notes.append(f"{len(texts) - len(full)} empty texts were left out, the first of them at {first}.")
+            empty = len(texts) - len(full)
+            were = "1 empty text was" if empty == 1 else f"{empty} empty texts were"
+            self.notes.append(f"{were} left out, the first of them at {first}.")
         return texts.select(full)
 
     def _divided(self, given: Mapping[str, Texts], settings: TaskSettings) -> dict[str, Texts]:
@@ -236,8 +238,10 @@ class LanguageProblem(Problem):
         train = given["train"]
         if len(given) < 3 and len(train) < FEW_DOCUMENTS and not settings.group:
             train = pieces(train)
+            count = len(given["train"])
+            few = "1 document is few: it was" if count == 1 else f"{count} documents are few: they were"
             self.notes.append(
-                f"{len(given['train'])} documents are few: they were cut into {len(train)} pieces, and "
+                f"{few} cut into {len(train)} pieces, and "
                 "pieces were held out. Figures of pieces that are neighbours of training text are flattering."
             )
         given = {**given, "train": train}

@@ -15,7 +15,7 @@ from trainer_image.data.spill import Scratch
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.base import Json, Labels, restored
-from trainer_image.tasks.classes import in_short, unfit
+from trainer_image.tasks.classes import in_short, known_instead, unfit
 from trainer_image.tasks.tabular.dates import CALENDAR, FORMS, form_of
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
 
@@ -59,9 +59,10 @@ class ClassTarget:
             codes = pc.if_else(pc.is_null(cells), pa.scalar(0, codes.type), codes)
             if codes.null_count:
                 index = _first(pc.is_null(codes))
-                raise table.error(
-                    start + index, f"column '{self.column}' holds the label '{cells[index]}', which no training row has"
-                )
+                label = str(cells[index])
+                instead = known_instead(label, self.labels)
+                holds = f"column '{self.column}' holds the label '{label[:40]}', which no training row has{instead}"
+                raise table.error(start + index, holds)
             encoded[start : start + len(cells)] = codes.to_numpy(zero_copy_only=False)
         return encoded
 

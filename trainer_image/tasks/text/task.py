@@ -43,7 +43,16 @@ from trainer_image.tasks.base import (
     told_alike,
 )
 from trainer_image.tasks.candidates import Candidate, import_ahead
-from trainer_image.tasks.classes import ClassPredictor, ClassProblem, in_short, judge, quantities, same_classes, unfit
+from trainer_image.tasks.classes import (
+    ClassPredictor,
+    ClassProblem,
+    in_short,
+    judge,
+    known_instead,
+    quantities,
+    same_classes,
+    unfit,
+)
 from trainer_image.tasks.stretches import Stretch, Stretches
 from trainer_image.tasks.tensors import of_each_class
 from trainer_image.tasks.text import baselines as text_baselines
@@ -356,7 +365,9 @@ def _read(data: Path, fields: Fields, settings: TaskSettings) -> tuple[dict[str,
             notes += [_left_out(split, count, total, first) for count, first in left_out.values()]
         elif not labelled and list(left_out) == [_unlabelled(fields)]:
             [(count, _)] = left_out.values()
-            notes.append(f"The {count} texts of the {split} split have no labels and are not used: `predict` does.")
+            of = f"The text of the {split} split has no label and is" if count == 1 else ""
+            of = of or f"The {count} texts of the {split} split have no labels and are"
+            notes.append(f"{of} not used: `predict` is what it is for.")
         else:
             first = next((error for _, error in left_out.values()), None)
             raise first or invalid(files[0].relative_to(data).as_posix(), "holds no texts")
@@ -392,7 +403,8 @@ def _labels(given: Mapping[str, Texts], fields: Fields) -> list[str]:
     for texts in (given[split] for split in ("validation", "test") if split in given):
         for row in np.flatnonzero(positions(texts, labels) < 0)[:1].tolist():
             label = texts.labels[texts.label[row]]
-            raise texts.error(row, f"'{fields.label}' holds the label '{label}', which no training text has")
+            known = known_instead(label, labels)
+            raise texts.error(row, f"'{fields.label}' holds the label '{label}', which no training text has{known}")
     return labels
 
 

@@ -18,7 +18,7 @@ from trainer_image.errors import DatasetInvalid
 from trainer_image.limits import Limits
 from trainer_image.tasks.base import TaskSettings
 from trainer_image.tasks.image.files import read_pixels
-from trainer_image.tasks.image.labels import Sample
+from trainer_image.tasks.image.remarks import Sample
 from trainer_image.tasks.image.sources import Stored, split_of
 from trainer_image.tasks.image.task import ImageClassification, ImageProblem
 
@@ -174,7 +174,7 @@ def test_rows_and_images_without_a_label_are_left_out_and_counted(tmp_path: Path
     lay(tmp_path, loose("train/", range(15)) | {"train/metadata.csv": named})
     problem = problem_of(tmp_path)
     assert rows(problem) == 11
-    assert "train/metadata.csv: 1 rows have no 'label' and were left out." in problem.notes
+    assert "train/metadata.csv: 1 row has no 'label' and was left out." in problem.notes
     assert "3 images that train/metadata.csv does not name were left out." in problem.notes
 
 
@@ -240,13 +240,13 @@ def test_what_is_asked_about_is_predicted_but_for_files_that_are_no_images_and_t
     assert list(found.names) == ["000.png", "001.png", "002.png"]
     assert len(found.tensors["pixels"]) == 3
     broken, other = sorted(found.notes)
-    assert broken.startswith("1 files (.tif) are in formats that are not read")
+    assert broken.startswith("1 file (.tif) is in a format that is not read")
     assert other.startswith("1 of 4 files are no images and have no prediction, the first of them: 1b.png: ")
     lay(tmp_path / "none", {"a.png": b"\x89PNG\r\n\x1a\nno more"})
     with pytest.raises(DatasetInvalid, match=r"a\.png: "):
         predictor.read(tmp_path / "none", Limits())
     lay(tmp_path, {"a.tif": b"II*\0"})
-    with pytest.raises(DatasetInvalid, match=r"holds no images .*\(\.tif\) are in formats that are not read.*to PNG"):
+    with pytest.raises(DatasetInvalid, match=r"holds no images .*\(\.tif\) is in a format that is not read.*to PNG"):
         predictor.read(tmp_path / "a.tif", Limits())
 
 
@@ -270,3 +270,42 @@ def test_images_of_16_bits_that_use_fewer_are_not_black(tmp_path: Path, most: in
     assert 240 <= int(problem.splits["train"]["pixels"].max()) <= 255
     assert any(f"of {bits} bits only" in note for note in problem.notes) == (bits < 16)
     assert ImageClassification().restore(problem.model_description()).scaling == problem.predictor.scaling
+
+
+def test_a_link_to_an_image_that_is_gone_is_a_sentence(tmp_path: Path) -> None:
+    lay(tmp_path / "data", in_classes(""))
+    (tmp_path / "data/cat/gone.png").symlink_to(tmp_path / "nowhere.png")
+    assert refusal(tmp_path / "data") == (
+        "Invalid dataset: cat/gone.png: cannot be read (No such file or directory); is it a link to a file that is not"
+        " there?"
+    )
+
+
+def test_rows_without_an_image_and_images_without_a_row_are_counted_for_a_table_above_the_images(
+    tmp_path: Path,
+) -> None:
+    labels = [(f"{n:03}", CLASSES[n % 2]) for n in range(2, 15)]
+    lay(tmp_path, {"labels.csv": table("id,label", [*labels, ("004", "dog")]), **loose("images/")})
+    notes = problem_of(tmp_path).notes
+    assert "labels.csv: 3 rows name no image that is there and were left out." in notes
+    assert "2 images that labels.csv does not name were left out." in notes
+    told = "labels.csv: 1 image has several labels, as images/004.png has 'cat' and 'dog': each row counts as an image"
+    assert any(note.startswith(told) for note in notes)
+
+
+def test_a_row_that_names_an_image_of_any_split_is_none_too_many(tmp_path: Path) -> None:
+    names = [*(f"train/{n:03}" for n in range(12)), *(f"test/{n:03}" for n in range(20, 26))]
+    labels = table("path,label", [(name, CLASSES[n % 2]) for n, name in enumerate(names)])
+    lay(tmp_path, {"labels.csv": labels, **loose("train/"), **loose("test/", range(20, 26))})
+    assert not any("left out" in note for note in problem_of(tmp_path).notes)
+
+
+def test_several_folders_within_a_class_are_asked_about(tmp_path: Path) -> None:
+    lay(tmp_path, {f"{('pet/cat', 'pet/dog', 'wild/owl')[n % 3]}/{n}.png": png(n) for n in range(24)})
+    told = "What lies in pet/cat and pet/dog is of one class, 'pet': the outermost folders are the classes."
+    assert told in problem_of(tmp_path).notes
+
+
+def test_a_label_in_another_case_is_told_how_training_writes_it(tmp_path: Path) -> None:
+    lay(tmp_path / "data", {**in_classes("train/"), "test/Cat/30.png": png(30), "test/dog/31.png": png(31)})
+    assert refusal(tmp_path / "data").endswith("which no training image has; it has 'cat': write them alike")

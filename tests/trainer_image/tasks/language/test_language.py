@@ -194,7 +194,7 @@ def test_one_long_file_is_cut_so_that_a_part_can_be_held_out(tmp_path: Path) -> 
     content = "".join(f"line {number}\n" for number in range(5000)).encode()
     (tmp_path / "train.txt").write_bytes(content)
     problem = LanguageModel().prepare(tmp_path, TaskSettings())
-    assert any("1 documents are few: they were cut into" in note for note in problem.notes)
+    assert any("1 document is few: it was cut into" in note for note in problem.notes)
     held = sum(int(scored(whole(problem.splits[split])).sum()) for split in ("validation", "test"))
     assert 0.2 < held / len(content) < 0.4
 
