@@ -187,7 +187,7 @@ def _zip_problem(entry: zip_directory.Entry, end: int) -> str | None:
         what = "a symbolic link" if kind == stat.S_IFLNK else "no regular file"
         return f"is {what}; regular files are read and nothing else"
     if entry.flags & ENCRYPTED:
-        return "is encrypted"
+        return "is encrypted; pack it without a password"
     if entry.method not in (zip_directory.STORED, zip_directory.DEFLATED):
         return "is packed by another method than deflate; pack it as usual"
     if entry.packed > entry.size + entry.size // 8 + FREE_MEMBER_BYTES:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from trainer_image.errors import DatasetInvalid, TrainerError, invalid
 
+_BLANKS = dict.fromkeys(map(ord, "\t\r\n\ufeff"))
 # Enough bytes to recognise them.
 START_BYTES = 24
 A_TEXT = "a text"
@@ -23,6 +25,7 @@ _PICKLE = "reading one runs what it holds, so it is never read; save the table a
 _NUMPY = "save it as CSV with a header that names the columns"
 _EXPORT = "export the table as CSV"
 _AS_PNG = "write each image as a PNG into a folder for its class"
+_NAME_IT = "a table as text needs a name like train.csv"
 _ROWS = "write it as CSV with a header, a row for each text"
 # First bytes → (what it is, what would be right).
 _KINDS = {
@@ -39,6 +42,7 @@ _KINDS = {
     b"\x28\xb5\x2f\xfd": ("packed with zstd", "give it a name that ends in .zst"),
     b"PAR1": ("a Parquet file", "give it a name that ends in .parquet"),
     b"ARROW1": ("a Feather file", "give it a name that ends in .feather"),
+    b"\xff\xff\xff\xff": ("an Arrow stream", "give it a name that ends in .arrow"),
     b"ORC": ("an ORC file", "give it a name that ends in .orc"),
     b"SQLite format 3": ("a SQLite database", "export the table as {what}"),
     b"\x7fELF": ("a program", ""),
@@ -97,9 +101,12 @@ _ENDS = {
     (".msgpack", ".bson", ".pb"): ("a file of binary records", _AS_CSV),
     (".ipynb",): ("a notebook", "bring the table that it reads or makes"),
     (".gsheet",): ("a link to a sheet of Google", "download the sheet as CSV or Excel"),
+    (".part", ".partial", ".crdownload", ".download"): ("a download that did not end", "fetch it again"),
+    (".gpg", ".pgp", ".enc", ".age"): ("encrypted", "decrypt it"),
+    (".duckdb", ".lance"): ("a database", "export the table as CSV or Parquet"),
     (".md", ".tex"): ("a text", "bring the table in it as CSV"),
     (".arff",): ("a file of Weka", _AS_CSV),
-    (".txt", ".dat", ".data", ".log"): ("a text", "a table as text needs a name like train.csv"),
+    (".txt", ".dat", ".data", ".log"): (A_TEXT, _NAME_IT),
 }
 
 
@@ -108,14 +115,30 @@ def unread(path: Path, start: bytes | None = None) -> str:
 
     start: its first START_BYTES, where it is no file by itself
     """
+    unknown = ("", "")
     if start is None:
         if not path.is_file():
             return ""
         with path.open("rb") as file:
             start = file.read(START_BYTES)
+        unknown = (A_TEXT, _NAME_IT) if _is_text(start) else unknown
     of_its_own = by_start(start) if start.startswith(b"__label__") else None
-    kind, advice = of_its_own or _by_name(path.name) or by_start(start) or ("", "")
-    return f"{path.name} is {kind}: {advice.format(what='CSV') or 'leave it out'}" if kind else ""
+    kind, advice = of_its_own or _by_name(path.name) or by_start(start) or unknown
+    return f"{path.name} is {kind}: {_way_out(path.name, kind, advice).format(what='CSV')}" if kind else ""
+
+
+def _is_text(start: bytes) -> bool:
+    """Whether a file that begins so may be a text in UTF-8."""
+    try:
+        return bool(start) and codecs.getincrementaldecoder("utf-8")().decode(start).translate(_BLANKS).isprintable()
+    except UnicodeDecodeError:
+        return False
+
+
+def _way_out(name: str, kind: str, advice: str) -> str:
+    if kind.startswith("packed with") and name.lower().endswith((".gz", ".zst")):
+        return "unpack it, or name it for what it holds, like train.csv.gz"
+    return advice or "leave it out"
 
 
 def by_start(start: bytes) -> tuple[str, str] | None:
@@ -145,7 +168,7 @@ def check(name: str, start: bytes, what: str) -> None:
         return
     if start.startswith((ZIP, OLD_OFFICE)) and (named := _by_name(name)) and named[0] != A_TEXT:
         kind, instead = named[0], "save its text as a text file" if what == A_TEXT else named[1]
-    raise invalid(name, f"is {kind}, not {what}; {instead.format(what=what) or 'leave it out'}")
+    raise invalid(name, f"is {kind}, not {what}; {_way_out(name, kind, instead).format(what=what)}")
 
 
 def not_utf8(name: str, row: int, byte: int) -> DatasetInvalid:

@@ -29,9 +29,13 @@ NAMES = {
 _WORDS = {**NAMES, "testing": "test"}
 # What systems leave in folders, in small letters.
 LEFT_BEHIND = frozenset({"__macosx", "@eadir", "@__thumb", "thumbs.db", "ehthumbs.db", "desktop.ini", "lost+found"})
+# The last is a workbook's that is open in Excel.
+HIDDEN = (".", "_", "~$")
 # Folders that are called so, and numbered, hold parts of a dataset; those that are called so, a picture and its mask.
 _PARTS = frozenset({"part", "parts", "fold", "batch", "shard", "chunk", "images", "split", "set"})
+_SHARDS = frozenset({"part", "parts", "shard", "chunk", "train", "training"})
 _OF_MASKS = frozenset({"images", "image", "imgs", "img", "jpegimages", "masks", "mask", "labels", "annotations", "gt"})
+_SHOWN = ("train", "validation", "test")
 # Kaggle's example of an answer lies beside its tables.
 _NO_DATA = re.compile(r"submission")
 
@@ -39,22 +43,31 @@ _NO_DATA = re.compile(r"submission")
 @dataclass(frozen=True)
 class Found:
     """The files of each split's table, in order of their names. guessed: those that only a word in their name says a
-    split of"""
+    split of; beside: tables that are of none"""
 
     train: tuple[Path, ...]
     validation: tuple[Path, ...] = ()
     test: tuple[Path, ...] = ()
     guessed: tuple[Path, ...] = ()
+    beside: tuple[Path, ...] = ()
 
     @property
     def notes(self) -> list[str]:
         """What is to be said about how they were found."""
-        found = [[path.name for path in files if path in self.guessed] for files in self.splits.values()]
+        alike_ = len({path.name for path in self.guessed}) < len(self.guessed)
+        found = [
+            [f"{path.parent.name}/{path.name}" if alike_ else path.name for path in files if path in self.guessed]
+            for files in self.splits.values()
+        ]
         of_columns = [path.parent.name for path in self.train if "=" in path.parent.name]
         more = [
             f"The names of folders such as '{name}' are not read: what they say of their rows is no column."
             for name in of_columns[:1]
         ]
+        if self.beside:
+            names = ", ".join(path.name for path in self.beside[:5]) + (", …" if len(self.beside) > 5 else "")
+            were = "was" if len(self.beside) == 1 else "were"
+            more.append(f"{names} {were} not used: files of splits are named for them, like {'/'.join(_SHOWN)}.")
         return more + [
             note for split, names in zip(self.splits, found, strict=True) for note in taken_for(split, names)
         ]
@@ -67,8 +80,8 @@ class Found:
 
 
 def visible(folder: Path) -> list[Path]:
-    """What lies in the folder, by name, without hidden entries and what systems leave behind."""
-    return sorted(p for p in folder.iterdir() if not (p.name.startswith((".", "_")) or p.name.lower() in LEFT_BEHIND))
+    """What lies in the folder, by name, without hidden entries and what systems and programs leave behind."""
+    return sorted(p for p in folder.iterdir() if not (p.name.startswith(HIDDEN) or p.name.lower() in LEFT_BEHIND))
 
 
 def is_table(path: Path) -> bool:
@@ -90,9 +103,7 @@ def stem(name: str) -> str:
 
 def top_of(data: Path) -> Path:
     """The folder that holds the dataset: of one folder in another, and nothing else, the inner one."""
-    while (
-        data.is_dir() and len(found := visible(data)) == 1 and found[0].is_dir() and found[0].name.lower() not in NAMES
-    ):
+    while data.is_dir() and len(found := visible(data)) == 1 and found[0].is_dir() and stem(found[0].name) not in NAMES:
         data = found[0]
     return data
 
@@ -174,8 +185,9 @@ def find_tables(data: Path) -> Found:
         lambda path: stem(path.name),
     )
     lone = tuple(path for path in rest if not _NO_DATA.search(path.name.lower()))
-    if "train" not in splits and len(lone) == 1:
+    if "train" not in splits and (len(lone) == 1 or _one_table(data, lone)):
         splits["train"] = lone
+        guessed = lone if len(lone) > 1 else guessed
     elif "train" not in splits and (named := _named_for(lone)):
         splits = named | splits
         guessed = tuple(path for files in named.values() for path in files)
@@ -184,12 +196,30 @@ def find_tables(data: Path) -> Found:
         names = ", ".join(p.name for p in found[:5]) or "nothing"
         hint = next((f"; {said}" for p in found if (said := file_kinds.unread(p))), "")
         if len(lone) > 1:
-            hint = "; call the one to train on train, with its ending"
+            hint = _of_several(lone)
         raise DatasetInvalid(
             f"Invalid dataset: no training table found: expected train.csv, train.csv.gz, train.parquet, train.xlsx or "
             f"a folder train/ with them, found {names}{hint}"
         )
-    return Found(**splits, guessed=guessed)
+    used = {path for files in splits.values() for path in files}
+    return Found(**splits, guessed=guessed, beside=tuple(path for path in lone if path not in used))
+
+
+def _one_table(data: Path, files: Sequence[Path]) -> bool:
+    """Whether these are the parts of a table: all of a folder `sales.parquet`, as Spark and Dask write it, or files
+    like part-0.csv and part-1.csv, which are called so and differ in numbers alone."""
+    if len(files) < 2 or is_table_name(data.name):
+        return len(files) > 1
+    words = {tuple(words_of(stem(path.name))) for path in files}
+    return len(words) == 1 and bool(set(words.pop()) & _SHARDS)
+
+
+def _of_several(files: Sequence[Path]) -> str:
+    """What to do with files of which none is said to be trained on."""
+    words = {word for path in files for word in re.findall(r"[a-z]+", path.name.lower())}
+    if {"x", "y"} <= words or {"features", "labels"} <= words:
+        return "; bring the columns of a table and what is to be predicted in one file, train.csv"
+    return "; call the one to train on train, with its ending, or put the parts of one table into a folder of this name"
 
 
 def _named_for(files: Sequence[Path]) -> dict[str, tuple[Path, ...]]:

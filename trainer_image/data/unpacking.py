@@ -6,13 +6,14 @@ around all that it holds is passed over. Only tables are unpacked, by our own re
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trainer_image.data.archives import SUFFIXES, Member, is_archive, members
+from trainer_image.data.file_kinds import unread
 from trainer_image.data.spill import Scratch
-from trainer_image.data.splits import NAMES, alike, stem, taken_for, top_of, visible
-from trainer_image.errors import invalid
+from trainer_image.data.splits import HIDDEN, NAMES, alike, stem, taken_for, top_of, visible
+from trainer_image.errors import DatasetInvalid, invalid
 from trainer_image.limits import Limits
 
 # Of a table that is packed; larger ones are brought as .csv.gz or as Parquet.
@@ -46,17 +47,26 @@ def looked_into(data: Path, limits: Limits, scratch: Scratch, reads: Callable[[s
         if split in there if split else "train" in there:
             notes.append(f"{path.name} was not looked into: what it is named for lies beside it.")
             continue
-        inside = [
-            member
-            for member in members(path.name, path, limits, scratch, most=MEMBER_BYTES)
-            if reads(member.name) and not _hidden(member.name)
-        ]
+        held = [m for m in members(path.name, path, limits, scratch, most=MEMBER_BYTES) if not _hidden(m.name)]
+        inside = [member for member in held if reads(member.name)]
         for member, place in _places(inside, split):
             scratch.room_for(member.size)
             _lay(member, laid_out / place)
         if inside:
             notes.append(f"{path.name} was unpacked: {len(inside)} file{'s' * (len(inside) != 1)}.")
+        elif len(packed) == 1 and not any(other.is_dir() or reads(other.name) for other in plain):
+            raise _of_no_use(path, [member.name for member in held])
     return laid_out, notes
+
+
+def _of_no_use(archive: Path, held: Sequence[str]) -> DatasetInvalid:
+    """held: the names of what is in it"""
+    if not held:
+        return invalid(archive.name, "holds no files")
+    shown = ", ".join(f"'{name}'" for name in held[:3]) + (", …" if len(held) > 3 else "")
+    within = any(is_archive(Path(name)) for name in held)
+    hint = "archives in archives are not looked into: unpack them" if within else unread(Path(held[0]), b"")
+    return invalid(archive.name, f"holds nothing that is read here: it holds {shown}{'; ' * bool(hint)}{hint}")
 
 
 def _stem(path: Path) -> str:
@@ -65,7 +75,7 @@ def _stem(path: Path) -> str:
 
 
 def _hidden(name: str) -> bool:
-    return any(segment.startswith((".", "_")) for segment in name.split("/"))
+    return any(segment.startswith(HIDDEN) for segment in name.split("/"))
 
 
 def _places(inside: list[Member], split: str | None) -> list[tuple[Member, str]]:

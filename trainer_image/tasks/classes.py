@@ -144,11 +144,11 @@ def unfit(column: str, labels: Sequence[str], counted: object) -> str | None:
 
 
 def known_instead(label: str, labels: Sequence[str]) -> str:
-    """For a label that is none of these: "; it has 'Yes': write them alike"."""
+    """For a label that is none of these: "; training has 'Yes': write them alike"."""
     alike = [known for known in labels if known.casefold() == label.casefold()]
     if alike:
-        return f"; it has '{alike[0][:LONGEST]}': write them alike"
-    return f"; it has {_listed(labels, LONGEST)}"
+        return f"; training has '{alike[0][:LONGEST]}': write them alike"
+    return f"; training has {_listed(labels, LONGEST)}"
 
 
 def quantities(labels: Sequence[str]) -> str | None:

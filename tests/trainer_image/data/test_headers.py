@@ -94,3 +94,14 @@ def test_a_header_among_the_rows_is_no_row(tmp_path: Path, target: str) -> None:
     lay(tmp_path, "\n".join(["a,b,y", *ROWS[:30], "a, b,y", *ROWS[30:]]))
     with pytest.raises(DatasetInvalid, match=r"train\.csv: row 32: repeats the header: take it out"):
         TabularProblem(tmp_path, TaskSettings(target=target))
+
+
+def test_a_column_of_a_sheet_without_a_name_is_said(tmp_path: Path) -> None:
+    rows = [["a", None, "y", None], *([n, n * 2, n % 2, "a remark" if n == 3 else None] for n in range(9))]
+    table = read(workbook(tmp_path / "t.xlsx", {"S": rows}), "y")
+    assert list(table.columns) == ["a", "y"]
+    assert table.notes == ("t.xlsx: column 2 has no name in row 1 and was not read.",)
+
+
+def test_commas_are_told_in_a_file_that_is_named_for_tabs(tmp_path: Path) -> None:
+    assert list(read(lay(tmp_path, "\n".join(["a,b,y", *ROWS]), "train.tsv"), "y").columns) == ["a", "b", "y"]

@@ -51,7 +51,7 @@ def dialect_of(path: Path, sample: str, needed: Sequence[str] = ()) -> tuple[Dia
     named = _NAMED.match(sample)
     if named:
         return Dialect(named[1], 1), sample[named.end() :]
-    delimiters = ("\t",) if _OF_TABS.search(path.name.lower()) else DELIMITERS
+    delimiters = ("\t",) if _OF_TABS.search(path.name.lower()) and "\t" in sample else DELIMITERS
     delimiter = delimiters[0] if len(delimiters) == 1 else sniff_delimiter(sample)
     skip, rest = 0, sample
     if needed and not set(needed) <= set(as_names(_record(sample, delimiter))):

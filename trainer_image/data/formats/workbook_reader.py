@@ -85,6 +85,10 @@ def _table(name: str, book: Any, limits: Limits, wanted: Wanted) -> Iterator[pa.
     if not header[0]:
         header[0] = unnamed_in(header)
     filled = [place for place, title in enumerate(header) if title]
+    below = list(islice(sheet.iter_rows(), head + 1, head + 1 + _TOP))
+    for place in set(range(len(header))) - set(filled):
+        if below and 2 * sum(cells[place] != "" for cells in below) >= len(below):
+            notes.append(f"{name}: column {place + 1} has no name in row {head + 1} and was not read.")
     named = [header[place] for place in filled]
     check_header(name, named, limits, wanted)
     places = [place for place in filled if wanted.takes(header[place])]

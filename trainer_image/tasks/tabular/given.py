@@ -203,7 +203,9 @@ def _without_unlabelled(tables: dict[str, Table], target: str) -> list[str]:
         table = tables[split]
         if target in table.columns and (not table.rows or table.columns[target].null_count < table.rows):
             continue
-        if target not in table.columns and (near := difflib.get_close_matches(target, table.columns, 1, 0.8)):
+        alike = [column for column in table.columns if column.casefold() == target.casefold()]
+        near = alike or difflib.get_close_matches(target, table.columns, 1, 0.8)
+        if target not in table.columns and near:
             raise no_such_column(table.name, target, "data.target", [*near, *table.columns])
         what = "no label" if target in table.columns else f"no column '{target}'"
         notes.append(

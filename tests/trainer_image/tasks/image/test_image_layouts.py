@@ -308,4 +308,4 @@ def test_several_folders_within_a_class_are_asked_about(tmp_path: Path) -> None:
 
 def test_a_label_in_another_case_is_told_how_training_writes_it(tmp_path: Path) -> None:
     lay(tmp_path / "data", {**in_classes("train/"), "test/Cat/30.png": png(30), "test/dog/31.png": png(31)})
-    assert refusal(tmp_path / "data").endswith("which no training image has; it has 'cat': write them alike")
+    assert refusal(tmp_path / "data").endswith("which no training image has; training has 'cat': write them alike")
