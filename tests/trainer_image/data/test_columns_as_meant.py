@@ -52,6 +52,16 @@ TIMES: dict[str, tuple[str, Written, str]] = {
     "yyyymm": ("t", lambda at: at.strftime("%Y%m"), "yearmonth"),
     "epoch seconds": ("created_at", lambda at: int(at.timestamp()), "epoch seconds"),
     "epoch with fractions": ("timestamp", lambda at: at.timestamp() + 0.25, "epoch seconds"),
+    "ISO without signs": ("t", lambda at: at.strftime("%Y%m%dT%H%M%S"), "20260131T170500"),
+    "zone of Postgres": ("t", lambda at: at.strftime("%Y-%m-%d %H:%M:%S+05"), "year-month-day"),
+    "day number of Excel": ("sale_date", lambda at: (at - datetime.datetime(1899, 12, 30)).days, "days of Excel"),
+    "epoch microseconds": ("time", lambda at: int(at.timestamp() * 10**6), "epoch microseconds"),
+    "epoch nanoseconds": ("time", lambda at: int(at.timestamp()) * 10**9, "epoch nanoseconds"),
+    "beside NaT of pandas": ("t", lambda at: at.date() if at.day % 9 else "NaT", "year-month-day"),
+    "durations": ("t", lambda at: f"{at.hour + 20}:{at.minute:02}:{at.day:02}", "hours:minutes"),
+    "durations of pandas": ("t", lambda at: f"{at.day} days {at.hour:02}:{at.minute:02}:00", "hours:minutes"),
+    "durations in words": ("t", lambda at: f"{at.hour}h {at.minute}m" if at.hour else f"{at.minute}m", "2h 5m"),
+    "durations of ISO 8601": ("t", lambda at: f"PT{at.hour}H{at.minute}M{at.day}S", "2h 5m"),
     "epoch milliseconds": ("event_time", lambda at: int(at.timestamp() * 1000), "epoch milliseconds"),
 }
 
@@ -83,6 +93,16 @@ def test_times_in_every_usual_form_are_times_and_said(tmp_path: Path, case: str)
         ("13:00 PM", "hour:minute", None),
         ("12:00 am", "hour:minute", "1970-01-01"),
         ("2024-W54", "year-Wweek", None),
+        ("2024-01-05 03:00:00+03", "year-month-day", "2024-01-05"),
+        ("2024-01-05 00:30:00+0030", "year-month-day", "2024-01-05"),
+        ("20240105T000000Z", "20260131T170500", "2024-01-05"),
+        ("24:00", "hours:minutes", "1970-01-02"),
+        ("1 day, 24:00:00", "hours:minutes", "1970-01-03"),
+        ("1:75", "hours:minutes", None),
+        ("1440 min", "2h 5m", "1970-01-02"),
+        ("1d 24h", "2h 5m", "1970-01-03"),
+        ("P1DT86400S", "2h 5m", "1970-01-03"),
+        ("soon", "2h 5m", None),
     ],
 )
 def test_a_time_is_the_day_that_it_says(cell: str, form: str, day: str | None) -> None:
@@ -98,6 +118,7 @@ def test_a_time_is_the_day_that_it_says(cell: str, form: str, day: str | None) -
         ("amount", [int(at.timestamp()) for at in moments(datetime.timedelta(days=5))]),
         ("code", [20240100 + n for n in range(ROWS)]),
         ("year", [1990 + n % 30 for n in range(ROWS)]),
+        ("updates", [45000 + n % 30 for n in range(ROWS)]),
     ],
 )
 def test_numbers_that_only_could_be_times_stay_numbers(tmp_path: Path, name: str, cells: list[int]) -> None:
@@ -216,7 +237,68 @@ def test_texts_as_a_target_are_refused(tmp_path: Path) -> None:
         prepared(tmp_path, {"a": list(range(ROWS)), "y": sentences()[0]})
 
 
-@pytest.mark.parametrize("written", [lambda n: f"{n}/10", lambda n: f"{n} / 10", lambda n: f"{n} stars", str])
+@pytest.mark.parametrize(
+    "written", [lambda n: f"{n}/10", lambda n: f"{n} / 10", lambda n: f"{n} stars", lambda n: f"{n} out of 10", str]
+)
 def test_ratings_as_a_target_are_numbers(tmp_path: Path, written: Callable[[float], str]) -> None:
     problem = prepared(tmp_path, {"a": list(range(ROWS)), "y": [written((n % 33) / 4 + 1) for n in range(ROWS)]})
     assert problem.description.startswith("A table with 1 numeric column, regression of 'y'")
+
+
+def test_a_duration_has_no_place_in_the_year_or_the_week(tmp_path: Path) -> None:
+    problem = prepared(tmp_path, {"t": [f"{n}:{n % 60:02}" for n in range(ROWS)], "y": noise(ROWS)})
+    assert "Column 't' was read as durations." in problem.notes
+    assert problem.predictor.preprocessing.dense_width == 1
+
+
+def test_durations_as_a_target_are_refused_as_such(tmp_path: Path) -> None:
+    with pytest.raises(DatasetInvalid, match=r"'y' holds durations \('0h 0m'\), .* as a number, minutes for instance"):
+        prepared(tmp_path, {"a": list(range(ROWS)), "y": [f"{n}h {n % 60}m" for n in range(ROWS)]})
+
+
+def test_codes_as_a_target_are_classes_however_many(tmp_path: Path) -> None:
+    problem = prepared(tmp_path, {"a": list(range(ROWS)), "y": [f"{n % 30:03}" for n in range(ROWS)]})
+    assert "classification of 'y' into 30 classes" in problem.description
+    assert any("begin with a zero, as codes do" in note for note in problem.notes)
+
+
+def test_numbers_of_more_digits_than_are_computed_with_are_no_hundred_classes(tmp_path: Path) -> None:
+    problem = prepared(tmp_path, {"a": list(range(ROWS)), "y": [10**17 + n for n in range(ROWS)]})
+    assert "regression of 'y'" in problem.description
+
+
+def test_one_and_the_same_word_among_numbers_says_that_there_is_none(tmp_path: Path) -> None:
+    word = [n * 1.5 if n % 4 else "varies" for n in range(ROWS)]
+    words = [n * 1.5 if n % 4 else ("varies", "none of it")[n // 4 % 2] for n in range(ROWS)]
+    problem = prepared(tmp_path, {"word": word, "words": words, "y": noise(ROWS)})
+    assert kinds(problem)["word"] == "numbers"
+    assert any("'word' holds 30 cells that are no number, the first in" in warning for warning in problem.warnings)
+    assert kinds(problem).get("words") != "numbers"
+
+
+MEASURES: dict[str, tuple[Callable[[int], object], str]] = {
+    "coordinates": (lambda n: f"48.{n:04}, 11.{n:04}", "bring each of its numbers as a column of its own); left out."),
+    "deviations": (lambda n: f"{n}.5 ± 0.{n % 9}", "bring each of its numbers as a column of its own); left out."),
+    "mixed units": (lambda n: f"{n % 60}{'MK'[n % 2]}", "like '0M', read as categories: should they be measures"),
+    "fractions": (lambda n: f"{n % 7 + 1}/{n % 5 + 1}", "like '1/1', read as categories: should they be measures"),
+}
+
+
+@pytest.mark.parametrize("case", MEASURES)
+def test_what_begins_with_numbers_is_neither_a_text_nor_silently_categories(tmp_path: Path, case: str) -> None:
+    cell, said = MEASURES[case]
+    problem = prepared(tmp_path, {"c": [cell(n) for n in range(ROWS)], "x": list(range(60)) * 2, "y": noise(ROWS)})
+    assert any(said in told for told in [*problem.notes, *problem.warnings]), [*problem.notes, *problem.warnings]
+    assert not problem.predictor.preprocessing.texts
+
+
+@pytest.mark.parametrize("cell", ["R$ 1.234,50", "Rs. 500.25", "SEK 12.5", "12,5 zł", "–12.5"])
+def test_money_of_more_countries_and_a_dash_for_a_minus_are_numbers(tmp_path: Path, cell: str) -> None:
+    cells = [cell.replace("2", str(n % 7 + 1)).replace("5", str(n % 9 + 1)) for n in range(ROWS)]
+    assert kinds(prepared(tmp_path, {"c": cells, "y": noise(ROWS)})) == {"c": "numbers"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinite_values_in_a_row_warn_of_nothing_else(tmp_path: Path) -> None:
+    cells = [("inf", "inf", "-inf", n)[n % 4] for n in range(ROWS)]
+    assert kinds(prepared(tmp_path, {"c": cells, "y": noise(ROWS)})) == {"c": "numbers"}

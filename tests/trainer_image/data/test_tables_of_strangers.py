@@ -25,7 +25,7 @@ COLUMNS: dict[str, tuple[Callable[[int], object], str]] = {
     "below detection": (lambda n: f"<{n}" if n < 20 else n, "row 2 holds '<0'; left out"),
     "about": (lambda n: f"~{n}", f"{ID} (should '~"),
     "coordinates": (lambda n: f"48.{n:03d} 11.{n:03d}", f"{ID} (should '48."),
-    "hours and minutes": (lambda n: f"{n}h {n % 60}m", f"{ID} (should '"),
+    "hours and minutes": (lambda n: f"{n}h {n % 60}m", "Column 'c' was read as durations."),
     "thousands of dollars": (lambda n: f"${n}k", f"{ID} (should '$"),
     "no measure": (lambda n: f"{n:08x}-1111-2222-3333-444444444444", f"{ID}; left out"),
     "months of Germany": (lambda n: f"{n % 28 + 1}. März {1900 + n}", "holds dates that are not written in one form"),

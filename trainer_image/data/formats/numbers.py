@@ -26,14 +26,22 @@ Values = np.ndarray[Any, np.dtype[np.float64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 PERCENT = "%"
-_CODES = "EUR|USD|GBP|CHF|JPY"
+_CODES = (
+    "EUR|USD|GBP|CHF|JPY|AUD|BRL|CAD|CNY|CZK|DKK|HKD|HUF|INR|KRW|MXN|NOK|NZD|PLN|RUB|SEK|SGD|TRY|ZAR"
+    r"|US\$|A\$|C\$|R\$|Rs\.?|kr\.?|" + "z\u0142|K\u010d|Ft"
+)
 _CURRENCY = re.compile(_CODES)
-# The last are ratings: 4.5/5, 7/10.
-_WORD = r"[A-Za-z\x{B0}\x{B5}\x{B2}\x{B3}/]{1,8}|/ ?\d{1,3}"
+# The last are ratings: 4.5/5, 7/10, 4 out of 5 stars.
+_WORD = (
+    r"[A-Za-z\x{B0}\x{B5}\x{B2}\x{B3}/]{1,8}"
+    r"|(?:/|out of|of|von|sur|de) ?\d{1,3}(?: (?:stars?|points?|Sternen|Punkten|\x{E9}toiles))?"
+)
 _UNIT = rf"{PERCENT}|\p{{Sc}}|{_CODES}"
 _SPACES = r" \x{A0}\x{2009}\x{202F}"
 _APOSTROPHES = r"'\x{2019}"
-_SIGN = r"[+\-\x{2212}]?"
+# The last two are a minus sign and a dash, which typesetters take for it.
+_MINUS = ("-", "\u2212", "\u2013")
+_SIGN = r"[+\-\x{2212}\x{2013}]?"
 # Negative numbers of accountants, "(1,234.50)", and of mainframes, "1234-".
 _IN_BRACKETS = r"^(\p{Sc}?) ?\(([^()+\-]+)\)$"
 _MINUS_BEHIND = r"^(\p{Sc}?)([\d.,' ]*\d)-$"
@@ -73,6 +81,19 @@ MARKERS = frozenset(
         "n.a.",
         "n.d.",
         "nd",
+    }
+    | {
+        "not available",
+        "not applicable",
+        "no data",
+        "(na)",
+        "(n/a)",
+        "*",
+        "nat",
+        "1.#qnan",
+        "-1.#ind",
+        "1.#ind",
+        "n.b.",
     }
     | {"k.a.", "\\n", "(null)", "(blank)", "#div/0!", "#ref!", "#value!", "#name?", "#num!", "#null!"}
 )
@@ -130,7 +151,7 @@ def measured(column: pa.Array, decimal: str) -> tuple[pa.Array, pa.Array]:
     )
     digits = pc.replace_substring(digits, ",", ".")
     signs = _joined(found, "sign", "inner")
-    negative = pc.is_in(signs, value_set=pa.array(["-", "\u2212"], signs.type))
+    negative = pc.is_in(signs, value_set=pa.array(_MINUS, signs.type))
     values = pc.cast(digits, pa.float64())
     values = pc.if_else(negative, pc.negate(values), values)
     units = _joined(found, "before", "after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
@@ -15,14 +16,21 @@ from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import categories, texts
 from trainer_image.tasks.tabular.column_stats import Values, outcast
 from trainer_image.tasks.tabular.columns import Ints
+from trainer_image.tasks.tabular.dates import CALENDAR, EPOCH_DAYS, EPOCHS, EXCEL, days, look_like_dates
 from trainer_image.tasks.tabular.findings import Findings
 from trainer_image.tasks.tabular.notation import STRAY_SHARE
 from trainer_image.tasks.tabular.texts import Array
 from trainer_image.tasks.tensors import evenly
 
 SAMPLE_ROWS = 1_000_000
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # What a value looks like that was measured.
 _MEASURE = r"^[^\p{L}\p{N}]{0,2}\d.{0,18}$"
+# Numbers that look like dates and do not by chance.
+LEAST_DATES = 10
+# Names that say that a count of days or seconds is a time.
+_DATE_NAME = re.compile(r"(?i)date(?<!update)")
+_TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
 
 
 class ColumnRows:
@@ -114,11 +122,19 @@ class ColumnRows:
         id_like = "has a different value in nearly every row, like an id"
         if 2 * read.bad < read.all_filled:
             return self._mixed(read), "mixes numbers and text"
+        if like := self.measure():
+            several = len(_NUMBER.findall(like)) > 1
+            bring = "each of its numbers as a column of its own" if several else "it as one number"
+            return f"{id_like} (should '{like}' be a measure, bring {bring})", id_like
+        return id_like, id_like
+
+    def measure(self, share: float = 1 - STRAY_SHARE) -> str:
+        """The first cell where this share of them looks like something that was measured, "" otherwise."""
         cells = self.sample()[0].drop_null()
         measures = pc.match_substring_regex(cells, _MEASURE)
-        if len(cells) and pc.mean(pc.cast(measures, pa.float64())).as_py() >= 1 - STRAY_SHARE:
-            return f"{id_like} (should '{str(cells[0]).strip()[:40]}' be a measure, bring it as one number)", id_like
-        return id_like, id_like
+        if not len(cells) or pc.mean(pc.cast(measures, pa.float64())).as_py() < share:
+            return ""
+        return str(cells.filter(measures)[0]).strip()[:40]
 
     def _mixed(self, read: Values) -> str:
         file, row = self.table.locate(read.first_bad)
@@ -130,6 +146,43 @@ class ColumnRows:
         sentence = f"{self._mixed(read)}; read as categories"
         kind = "mixes numbers and text; read as categories"
         (self.warn if 2 * read.bad < read.all_filled else self.note)(sentence, kind)
+
+    def date_in_numbers(self, read: Values) -> str | None:
+        """The form of dates that are written as one number, where chance would not make them."""
+        if read.bad or read.finite < LEAST_DATES or read.low == read.high:
+            return None
+        if _TIME_NAME.search(self.name):
+            forms = [
+                form
+                for form, day in EPOCHS.items()
+                if EPOCH_DAYS[0] * day <= read.low <= read.high < EPOCH_DAYS[1] * day
+            ]
+            if _DATE_NAME.search(self.name) and read.whole and not self._bad_days(EXCEL):
+                forms.append(EXCEL)
+            if forms:
+                return forms[0]
+        forms = [form for form, (low, high) in CALENDAR.items() if read.whole and low <= read.low <= read.high <= high]
+        return next((form for form in forms if not self._bad_days(form)), None)
+
+    def _bad_days(self, form: str) -> bool:
+        return any(days(cells, form)[1].any() for _, cells in self.table.cells(self.name))
+
+    def unread_dates(self, read: Values) -> str:
+        """A clause about dates that are not all written in one form that is known, "" where there are none."""
+        count, first = 0, -1
+        for start, cells, _ in self.cells():
+            seen = look_like_dates(cells)
+            if first < 0 and seen.any():
+                first = start + int(seen.argmax())
+            count += int(seen.sum())
+        if first < 0 or count < (1 - STRAY_SHARE) * (read.all_filled - read.marked):
+            return ""
+        file, row = self.table.locate(first)
+        cell = str(self.table.cell(self.name, first))[:40]
+        return (
+            f"holds dates that are not written in one form that is known, like '{cell}' in {file}, row {row}; write"
+            " them all like 2026-01-31"
+        )
 
     def note(self, what: str, kind: str = "") -> None:
         self.findings.note(self.name, what, kind)

@@ -20,6 +20,8 @@ STAND_INS = {
     for sign in ("", "-")
     for nines in ("99", "999", "9999", "99999", "999999", "9999999", "99999999", "999999999")
 } | {float(n): str(n) for n in (-9, -88, -888, -8888, 888, 8888, -32768, 32767, -2147483648, 2147483647)}
+# Of a column of numbers, how many cells one and the same word may be.
+MOST_OF_A_WORD = 0.5
 # Of a column's values, how many a stand-in for no value is at least.
 LEAST_OUTCASTS = 0.005
 
@@ -35,6 +37,8 @@ class Values:
     all_filled: int = 0
     bad: int = 0
     first_bad: int = -1
+    # The first bad cell where all of them are this one, as "Varies" beside numbers; "" where they differ.
+    stray: str | None = None
     # Cells that say there is no value.
     marked: int = 0
     first_marked: int = -1
@@ -54,6 +58,10 @@ class Values:
         """A batch: its first row's index, cells, the training rows among them, and what the cells are as numbers."""
         if bad.any() and not self.bad:
             self.first_bad = start + int(bad.argmax())
+        if self.stray != "" and bad.any():
+            strays = pc.unique(pc.utf8_trim_whitespace(cells.filter(pa.array(bad))))
+            word = str(strays[0]) if len(strays) == 1 else ""
+            self.stray = word if self.stray in (None, word) else ""
         filled = pc.is_valid(cells).to_numpy(zero_copy_only=False)
         self.all_filled += int(filled.sum())
         self.filled += int(filled[chosen].sum())
@@ -72,7 +80,8 @@ class Values:
         self.infinite |= bool(np.isinf(values).any())
         if known.size:
             self.whole &= bool((known == np.floor(known)).all())
-            self.rising &= bool((np.diff(values, prepend=self.last) > 0).all())
+            with np.errstate(invalid="ignore"):  # infinity less infinity
+                self.rising &= bool((np.diff(values, prepend=self.last) > 0).all())
             self.low, self.high = min(self.low, float(known.min())), max(self.high, float(known.max()))
             self.last = float(values[-1])
         sampled = values[-self.rows % step :: step]
@@ -96,7 +105,8 @@ class Values:
             return True
         # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
         few = len(np.unique(self.sample)) <= ONE_HOT_CATEGORIES
-        return self.bad <= STRAY_SHARE * self.all_filled and not few
+        one_word = bool(self.stray) and not any(map(str.isdigit, self.stray or ""))
+        return self.bad <= (MOST_OF_A_WORD if one_word else STRAY_SHARE) * self.all_filled and not few
 
     @property
     def scaling(self) -> tuple[float, float, bool] | None:

@@ -74,7 +74,8 @@ class NumberColumn:
 
 @dataclass(frozen=True)
 class DateColumn:
-    """A date: days passed, scaled as a number is, and its place in year, week and (`clock`) day as sine and cosine."""
+    """A date: days passed, scaled as a number is, and its place in year, week and (`clock`) day as sine and cosine.
+    Of a duration the days alone."""
 
     name: str
     form: Annotated[str, Field(pattern=f"^({'|'.join(map(re.escape, tabular_dates.ALL_FORMS))})$")]
@@ -85,8 +86,12 @@ class DateColumn:
     strays: bool = False
 
     @property
+    def waves(self) -> int:
+        return 0 if self.form in tabular_dates.DURATIONS else 6 if self.clock else 4
+
+    @property
     def width(self) -> int:
-        return 1 + self.indicator + (6 if self.clock else 4)
+        return 1 + self.indicator + self.waves
 
     def values(self, cells: pa.Array) -> tuple[Doubles, Mask]:
         """Days since 1970, NaN where missing, and where a cell is no date of this form."""
@@ -95,6 +100,8 @@ class DateColumn:
     def inputs(self, values: Doubles) -> Doubles:
         """(rows, width)"""
         passed = NumberColumn(self.name, self.centre, self.scale, self.indicator).inputs(values)
+        if not self.waves:
+            return passed
         return np.concatenate([passed, tabular_dates.cycles(values, clock=self.clock)], axis=1)
 
 

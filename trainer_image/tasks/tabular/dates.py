@@ -16,7 +16,8 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _TIME = r"(?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,]\d{1,9})?)?(?: ?(?P<half>[ap])\.?m\.?)?"
-_CLOCK = rf"(?:(?:[T ]|, ){_TIME})?(?: ?(?:Z|UTC|GMT|(?P<zone>[+-]\d\d:?\d\d)))?"
+_CLOCK = rf"(?:(?:[T ]|, ){_TIME})?(?: ?(?:Z|UTC|GMT|(?P<zone>[+-]\d\d(?::?\d\d)?)))?"
+_DAYS = r"(?:(?P<passed>\d{1,6}) ?d(?:ays?)?,? ?)?"
 # English names only.
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAME = rf"(?P<name>{'|'.join(_MONTHS)})[a-z]*\.?"
@@ -24,6 +25,7 @@ _DAY_OF_WEEK = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?"
 # In the order in which they are preferred where a column fits several.
 FORMS = {
     "year-month-day": r"(?P<year>\d{4})[-/.](?P<month>\d\d?)[-/.](?P<day>\d\d?)" + _CLOCK,
+    "20260131T170500": r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)T(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?Z?",
     "day.month.year": r"(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{4})" + _CLOCK,
     "month/day/year": r"(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4})" + _CLOCK,
     "day/month/year": r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})" + _CLOCK,
@@ -38,14 +40,28 @@ FORMS = {
     "year-Qquarter": r"(?P<year>\d{4})[- /]?Q(?P<quarter>[1-4])",
     "Qquarter year": r"Q(?P<quarter>[1-4])[- /]?(?P<year>\d{4})",
     "hour:minute": _TIME,
+    "hours:minutes": rf"{_DAYS}(?P<hours>\d{{1,4}}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,]\d{{1,9}})?)?",
+    "2h 5m": (
+        rf"P?{_DAYS}T?(?:(?P<hours>\d{{1,4}}) ?h(?:(?:ou)?rs?)?)?[ ,:]*(?:(?P<minutes>\d{{1,5}}) ?m(?:in(?:ute)?s?)?)?"
+        r"[ ,:]*(?:(?P<seconds>\d{1,6}) ?s(?:ec(?:ond)?s?)?)?"
+    ),
 }
-# The same in columns of numbers. Seconds and milliseconds are since 1970, for dates from 1990 to 2099.
-EPOCHS = {"epoch seconds": 86_400.0, "epoch milliseconds": 86_400_000.0}
+# How long something took, and when in no day: no place in the year, the week or the day.
+DURATIONS = frozenset({"hours:minutes", "2h 5m"})
+# The same in columns of numbers. Seconds and their parts are since 1970, for dates from 1990 to 2099.
+EPOCHS = {
+    "epoch seconds": 86_400.0,
+    "epoch milliseconds": 86_400_000.0,
+    "epoch microseconds": 86_400_000_000.0,
+    "epoch nanoseconds": 86_400_000_000_000.0,
+}
+# Excel counts days from before 1900; 25569 is the first of January 1970.
+EXCEL, _EXCEL_1970 = "days of Excel", 25_569.0
 EPOCH_DAYS = (7305.0, 47482.0)
 NUMBER_FORMS = {
     "yearmonthday": r"(?P<year>19\d\d|20\d\d)(?P<month>\d\d)(?P<day>\d\d)(?:\.0+)?",
     "yearmonth": r"(?P<year>19\d\d|20\d\d)(?P<month>\d\d)(?:\.0+)?",
-    **dict.fromkeys(EPOCHS, ""),
+    **dict.fromkeys((*EPOCHS, EXCEL), ""),
 }
 # Between which numbers they lie.
 CALENDAR = {"yearmonthday": (19000101, 20991231), "yearmonth": (190001, 209912)}
@@ -73,8 +89,9 @@ def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
     """
     said = pc.or_(pc.is_null(cells), marked(cells).fill_null(False)).to_numpy(zero_copy_only=False)
     said |= pc.match_substring_regex(cells, _NO_DAY).fill_null(False).to_numpy(zero_copy_only=False)
-    if form in EPOCHS:
-        values = numbers(cells)[0] / EPOCHS[form]
+    if form in EPOCHS or form == EXCEL:
+        values = numbers(cells)[0]
+        values = values - _EXCEL_1970 if form == EXCEL else values / EPOCHS[form]
         good = (values >= EPOCH_DAYS[0]) & (values < EPOCH_DAYS[1])
     else:
         values, good = _read(pc.extract_regex(pc.utf8_trim_whitespace(cells), f"^(?i:{ALL_FORMS[form]})$"))
@@ -118,6 +135,8 @@ def _read(found: pa.Array) -> tuple[Floats, Mask]:
     if zone is not None:
         digits = pc.replace_substring_regex(pc.replace_substring(zone, ":", ""), r"^\+", "")
         offset = pc.cast(digits, pa.int64()).to_numpy(zero_copy_only=False)
+        hours_alone = pc.less_equal(pc.utf8_length(zone), 3).to_numpy(zero_copy_only=False)  # "+02"
+        offset = np.where(hours_alone, offset * 100, offset)
         offset_minutes = np.sign(offset) * (np.abs(offset) // 100 * 60 + np.abs(offset) % 100)
     passed = (np.where(known, year, 1970) - 1970) * 12 + np.clip(month, 1, 12) - 1
     first = passed.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
@@ -130,6 +149,8 @@ def _read(found: pa.Array) -> tuple[Floats, Mask]:
         begin = first + 3 - (first + 3 + 3) % 7
         exists &= (week >= 1) & (week <= 53)
         first = begin + 7 * (week - 1) + field("weekday", 1) - 1
+    hour, minute = hour + 24 * field("passed") + field("hours"), minute + field("minutes")
+    second = second + field("seconds")
     values = first + day - 1 + (hour * 3600 + (minute - offset_minutes) * 60 + second) / 86400
     return values, known & exists
 

@@ -31,18 +31,17 @@ from trainer_image.tasks.tabular.columns import (
 from trainer_image.tasks.tabular.dates import (
     ALL_FORMS,
     AMBIGUOUS,
-    CALENDAR,
-    EPOCH_DAYS,
-    EPOCHS,
+    DURATIONS,
     FORMS,
     days,
-    look_like_dates,
 )
 from trainer_image.tasks.tabular.findings import Findings
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
 from trainer_image.tasks.tabular.texts import Array, TextColumn
 
 ID_SHARE = 0.95
+# Categories that begin with a number; of fewer nothing is said.
+MANY_MEASURES, MOST_MEASURES = 20, 0.8
 ID_ROWS = 50
 # A text is seldom the same twice, and has words; names and titles, all of them different, may have two.
 TEXT_SHARE = 0.5
@@ -53,15 +52,13 @@ ID_SPREAD = 1.5
 _UNNAMED = re.compile(r"Unnamed: ?\d+(\.\d+)*|__index_level_\d+__")
 _INDEX_NAME = re.compile(r"(?i:index|level_\d|row\.?_?names?)|X")
 _ID_NAME = re.compile(r"(?i)(^|[\W_])(id|ids|uuid|guid|key|index|row|nr|no)$|(?-i:[a-z](Id|ID|Key|Nr|No))$|^unnamed")
-# Cells with a leading zero that make digits codes, and numbers that look like dates and do not by chance.
-LEAST_CODES, LEAST_DATES = 2, 10
+# Cells with a leading zero that make digits codes.
+LEAST_CODES = 2
 # Days that programs write where they know none.
 LAST_DAYS = {
     float(np.datetime64(day, "D").astype(np.int64)): day
     for day in ("9999-12-31", "2999-12-31", "2099-12-31", "1900-01-01", "1899-12-30", "1899-12-31", "0001-01-01")
 }
-# A name that says a count of seconds is a time.
-_TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
 
 
 def fit(
@@ -117,7 +114,7 @@ class _Column(ColumnRows):
         if read.zeros >= LEAST_CODES and read.whole and notation == PLAIN:
             self.note("has leading zeros, like a code, and was read as categories")
             return self._category(read, "category", "")
-        if form := self._date_in_numbers(read):
+        if form := self.date_in_numbers(read):
             return self._date((form,))
         if not read.whole and max(abs(read.low), abs(read.high)) < 1000 and notation == PLAIN:
             unclear = hidden_thousands(self.table, self.name) or ""
@@ -142,7 +139,7 @@ class _Column(ColumnRows):
             date = self._date(FORMS)
             if date is not None:
                 return date
-            unclear = self._unread_dates(read)
+            unclear = self.unread_dates(read)
         return self._category(read, None, unclear)
 
     def _declared_date(self) -> DateColumn | None:
@@ -159,24 +156,6 @@ class _Column(ColumnRows):
                 f"is '{cell}'; write them all like 2026-01-31",
             )
         return date
-
-    def _date_in_numbers(self, read: Values) -> str | None:
-        """The form of dates that are written as one number, where chance would not make them."""
-        if read.bad or read.finite < LEAST_DATES or read.low == read.high:
-            return None
-        if _TIME_NAME.search(self.name):
-            forms = [
-                form
-                for form, day in EPOCHS.items()
-                if EPOCH_DAYS[0] * day <= read.low <= read.high < EPOCH_DAYS[1] * day
-            ]
-            if forms:
-                return forms[0]
-        forms = [form for form, (low, high) in CALENDAR.items() if read.whole and low <= read.low <= read.high <= high]
-        whole = [
-            form for form in forms if not any(days(cells, form)[1].any() for _, cells in self.table.cells(self.name))
-        ]
-        return whole[0] if whole else None
 
     def _number(self, read: Values, notation: Notation) -> NumberColumn | None:
         self.cells_without(read, "number")
@@ -224,29 +203,13 @@ class _Column(ColumnRows):
         scaled = self._scaling(read)
         if scaled is None:
             return None
-        self.note("was read as times of day" if form == "hour:minute" else f"was read as dates ({form})")
+        kind = "times of day" if form == "hour:minute" else "durations" if form in DURATIONS else f"dates ({form})"
+        self.note(f"was read as {kind}")
         if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
             self.warn("holds dates that could be month/day or day/month; they were read as month/day/year")
         self.cells_without(read, "date")
         self.outcast(read, LAST_DAYS, lambda day: str(np.datetime64(int(day), "D")))
         return DateColumn(self.name, form, *scaled, clock=clock, strays=read.bad > 0)
-
-    def _unread_dates(self, read: Values) -> str:
-        """A clause about dates that are not all written in one form that is known, "" where there are none."""
-        count, first = 0, -1
-        for start, cells, _ in self.cells():
-            seen = look_like_dates(cells)
-            if first < 0 and seen.any():
-                first = start + int(seen.argmax())
-            count += int(seen.sum())
-        if first < 0 or count < (1 - STRAY_SHARE) * (read.all_filled - read.marked):
-            return ""
-        file, row = self.table.locate(first)
-        cell = str(self.table.cell(self.name, first))[:40]
-        return (
-            f"holds dates that are not written in one form that is known, like '{cell}' in {file}, row {row}; write"
-            " them all like 2026-01-31"
-        )
 
     def _category(self, read: Values, declared: str | None, unclear: str) -> CategoryColumn | TextColumn | None:
         parts = self.cells(written=True)
@@ -271,6 +234,13 @@ class _Column(ColumnRows):
             self.warn(f"{unclear}; read as categories")
         elif declared is None and read.bad + read.marked < read.all_filled:
             self.mixture(read)
+        elif declared is None and distinct > MANY_MEASURES and (like := self.measure(MOST_MEASURES)):
+            self.note(
+                f"holds {distinct} different values like '{like}', read as categories: should they be measures, bring"
+                " them as numbers",
+                "hold many values that begin with a number, read as categories: should they be measures, bring them as"
+                " numbers",
+            )
         folded = categories.folded(counts)
         if folded is not None:
             counts = folded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -16,11 +17,13 @@ from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.base import Json, Labels, restored
 from trainer_image.tasks.classes import in_short, known_instead, unfit
-from trainer_image.tasks.tabular.dates import CALENDAR, FORMS, form_of
+from trainer_image.tasks.tabular.dates import CALENDAR, DURATIONS, FORMS, form_of
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
 
 # Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
 MOST_WHOLE_CLASSES = 20
+# Of labels that begin with a zero, how many make all of them codes.
+_CODE, LEAST_CODES = re.compile(r"0\d+"), 2
 # Of so many different labels it is looked at whether they are dates.
 MOST_LOOKED_AT = 10_000
 # More different texts than these are no classes where each has fewer rows than that.
@@ -163,13 +166,15 @@ def fit_target(train: Table, column: str, declared: str | None) -> tuple[Target,
     distinct = seen.numbers
     if declared is None:
         _refuse_what_is_no_target(train, column, seen)
-        few_whole = is_number and len(distinct) <= MOST_WHOLE_CLASSES and bool((distinct == np.floor(distinct)).all())
-        as_classes = not is_number or few_whole or len(distinct) == 2
-        why = (
-            "its values are text"
-            if not is_number
-            else f"it has {seen.counted} different values" + (", all whole numbers" if few_whole else "")
-        )
+        whole = is_number and bool((distinct == np.floor(distinct)).all())
+        # Numbers of more digits than are computed with are the same and differ as texts.
+        few = len(distinct) <= MOST_WHOLE_CLASSES and len(seen.labels) <= 2 * MOST_WHOLE_CLASSES
+        codes = whole and sum(bool(_CODE.fullmatch(label)) for label in seen.labels) >= LEAST_CODES
+        few_whole = whole and few
+        as_classes = not is_number or few_whole or codes or (few and len(distinct) == 2)
+        why = f"it has {seen.counted} different values" + (", all whole numbers" if few_whole else "")
+        why = "some of its values begin with a zero, as codes do" if codes else why
+        why = why if is_number else "its values are text"
         other = "number" if as_classes and is_number else "category"
         hint = "" if as_classes and not is_number else f" (data.types: {{{column}: {other}}} would change that)"
         note = f"'{column}' is predicted as {'a class' if as_classes else 'a number'}: {why}{hint}."
@@ -194,12 +199,14 @@ def _refuse_what_is_no_target(train: Table, column: str, seen: _Seen) -> None:
         sample = pa.array(labels[:MOST_LOOKED_AT], pa.large_string())
         form = form_of(sample, [*FORMS, *CALENDAR])
         if form is not None:
+            kind, instance = ("dates", "days from another date")
+            if form == "hour:minute" or form in DURATIONS:
+                kind, instance = ("durations" if form in DURATIONS else "times of day"), "minutes"
             number = f" and {{{column}: number}} takes them as numbers" if seen.is_number else ""
             raise invalid(
                 train.name,
-                f"the target column '{column}' holds {'times of day' if form == 'hour:minute' else 'dates'} "
-                f"('{labels[0][:40]}'), which are neither classes nor numbers; bring what is to be predicted as a "
-                f"number, days from another date for instance; {classes}{number}",
+                f"the target column '{column}' holds {kind} ('{labels[0][:40]}'), which are neither classes nor "
+                f"numbers; bring what is to be predicted as a number, {instance} for instance; {classes}{number}",
             )
     if seen.is_number:
         if seen.notation == PLAIN and (why := hidden_thousands(train, column)):

@@ -22,6 +22,7 @@ from trainer_image.data.formats.cells import TEXT
 MOST_WORDS, MOST_OF_ALL, ROWS_A_WORD = 256, 1024, 8
 # Rows that a word has to be in, and rows that are looked at to choose the words.
 LEAST_ROWS, SAMPLE_ROWS = 3, 20_000
+LETTERED = 0.5
 # Of more classes the most frequent ones say which words are telling.
 _MOST_CLASSES = 50
 # Of a longer text the beginning is read.
@@ -111,6 +112,9 @@ def _terms(cells: pa.Array) -> Iterator[tuple[Array, pa.Array]]:
 
 
 def words_in(cells: pa.Array) -> float:
-    """Words of a cell on average, by the blanks between them."""
+    """Words of a cell on average, by the blanks between them; 0 where most cells have no letter, as coordinates."""
+    lettered = pc.mean(pc.cast(pc.match_substring_regex(cells.drop_null(), r"\p{L}"), pa.float64())).as_py()
+    if (lettered or 0.0) < LETTERED:
+        return 0.0
     lengths = pc.list_value_length(pc.utf8_split_whitespace(pc.utf8_trim_whitespace(cells.drop_null())))
     return pc.mean(lengths).as_py() or 0.0
