@@ -289,6 +289,24 @@ def test_columns_that_tell_nothing_are_said(trained: Path, tmp_path: Path) -> No
     ]
 
 
+def test_a_folder_that_only_has_a_test_is_predicted(trained: Path, tmp_path: Path) -> None:
+    write_csv(tmp_path / "new/test.csv", COLUMNS, class_rows(5, seed=1))
+    assert predict(trained, tmp_path / "new", None)["rows"] == 5
+
+
+def test_a_folder_of_several_tables_is_no_matter_of_training(trained: Path, tmp_path: Path) -> None:
+    for name in ("a.csv", "b.csv"):
+        write_csv(tmp_path / "new" / name, COLUMNS, class_rows(5, seed=1))
+    with pytest.raises(DatasetInvalid, match=r"no table to predict found: .* found a\.csv, b\.csv; name one of them"):
+        predict(trained, tmp_path / "new", None)
+
+
+def test_a_file_without_a_header_is_told_so(trained: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.csv").write_text("0.5,1.5,red\n0.25,2.5,blue\n")
+    with pytest.raises(DatasetInvalid, match="does it lack a header that names the columns"):
+        predict(trained, tmp_path / "new.csv", None)
+
+
 def test_a_label_that_the_model_does_not_know_is_said_and_predicted_all_the_same(trained: Path, tmp_path: Path) -> None:
     write_csv(tmp_path / "new.csv", COLUMNS, [[0.5, 0.5, "red", "perhaps"]])
     found = predict(trained, tmp_path / "new.csv", None)

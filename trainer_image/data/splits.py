@@ -171,8 +171,10 @@ def taken_for(split: str, names: Sequence[str]) -> list[str]:
     return [f"{names[0]}{more} taken for the {split} split."]
 
 
-def find_tables(data: Path) -> Found:
+def find_tables(data: Path, *, to_predict: bool = False) -> Found:
     """The tables of each split: `train.csv`, a folder `train/` of shards, or one lone table.
+
+    to_predict: rows of one split are wanted, the test where there is one
 
     Raises DatasetInvalid when there is none, or when two different things claim to be the same split.
     """
@@ -191,10 +193,19 @@ def find_tables(data: Path) -> Found:
     elif "train" not in splits and (named := _named_for(lone)):
         splits = named | splits
         guessed = tuple(path for files in named.values() for path in files)
+    if to_predict and "test" in splits:
+        return Found((), test=splits["test"], guessed=tuple(path for path in guessed if path in splits["test"]))
+    if to_predict and "train" in splits:
+        return Found(splits["train"])
     if "train" not in splits:
         found = visible(data)
         names = ", ".join(p.name for p in found[:5]) or "nothing"
         hint = next((f"; {said}" for p in found if (said := file_kinds.unread(p))), "")
+        if to_predict:
+            hint = "; name one of them" if len(lone) > 1 else hint
+            raise DatasetInvalid(
+                f"Invalid dataset: no table to predict found: expected one table, or test.csv, found {names}{hint}"
+            )
         if len(lone) > 1:
             hint = _of_several(lone)
         raise DatasetInvalid(

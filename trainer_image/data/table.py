@@ -325,6 +325,8 @@ def compare_columns(file: str, columns: Sequence[str], other: str, expected: Seq
     if missing:
         extra = [column for column in columns if column not in expected]
         hint = f" and has {_listed(extra)} instead" if extra else ""
+        if len(missing) == len(expected) and any(map(_is_a_number, extra)):
+            hint += ": does it lack a header that names the columns?"
         raise invalid(file, f"lacks the column{'s' * (len(missing) > 1)} {_listed(missing)} that {other} has{hint}")
 
 

@@ -47,7 +47,8 @@ def verdict(
     if before is not None:
         compared = _remembered(compared, before)
     unreliable = _unreliable(tested, baselines, calibration)
-    doubts = [remark for remark in (_too_good(metric, tested, baselines, importance), _by_heart(again)) if remark]
+    doubted = _too_good(metric, tested, baselines, importance), _worse_than_a_mean(metric, tested), _by_heart(again)
+    doubts = [remark for remark in doubted if remark]
     said = [compared["sentence"], *([unreliable] if unreliable else []), *doubts]
     # A title that promises something must not stand above a sentence that takes it back.
     level = "close" if compared["level"] == "good" and doubts else compared["level"]
@@ -92,7 +93,8 @@ def _compared(
         return _said("bad", "This model does not beat its baselines", sentence, better=False, beyond=False)
     tied = [other for other, value in beside.items() if perfect and value == own]
     if tied:
-        sentence = f"Test {shown}: no model can be better, and the {' and '.join(tied)} baseline is as good."
+        are = "baseline is" if len(tied) == 1 else "baselines are"
+        sentence = f"Test {shown}: no model can be better, and the {' and '.join(tied)} {are} as good."
         return _said("good", "As good as can be, as a baseline is", sentence, better=False, beyond=False)
     if same is not None:
         rest = {other: value for other, value in beside.items() if other != same}
@@ -107,7 +109,8 @@ def _compared(
     sentence = f"Test {shown}, better than the baselines on the same split: {listed}."
     near_by = [other for other, value in beside.items() if _within(value, own, interval)]
     if near_by:
-        sentence += f" The {' and '.join(near_by)} baseline lies within its 95 % interval: it may be by chance."
+        lie = "baseline lies" if len(near_by) == 1 else "baselines lie"
+        sentence += f" The {' and '.join(near_by)} {lie} within its 95 % interval: it may be by chance."
         return _said("close", "Better than its baselines, perhaps by chance", sentence, better=True, beyond=False)
     return _said("good", "Better than its baselines", sentence, better=True, beyond=True)
 
@@ -181,6 +184,13 @@ def _by_heart(again: Content | None) -> str | None:
         else f"on the others its {words(again['figure'])} is {number(without)}"
     )
     return f"{again['share']:.0%} of the test rows are also among those that it was trained on: {others}."
+
+
+def _worse_than_a_mean(metric: Metric, tested: Mapping[str, float]) -> str | None:
+    """A sentence where a model that beats its baselines may be of no use all the same."""
+    if metric.name != "r2" or tested.get("r2", 0.0) >= 0:
+        return None
+    return "R² below 0: the mean of the test rows alone would predict them better."
 
 
 def _too_good(

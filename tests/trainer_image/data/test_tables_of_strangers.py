@@ -106,6 +106,24 @@ def test_a_target_that_stands_in_for_no_label_is_asked_about(tmp_path: Path) -> 
     assert any("The target 'y' is -999 in 12" in w or "The target 'y' is -999 in 1" in w for w in problem.warnings)
 
 
+def test_one_value_far_from_all_others_is_asked_about_with_its_row(tmp_path: Path) -> None:
+    values = [n % 50 + 0.5 for n in range(ROWS)]
+    told = {
+        warning
+        for row in range(3)  # one of them may be held out
+        for warning in prepared(
+            tmp_path, {"a": list(A), "y": [1e6 if n == row else v for n, v in enumerate(values)]}
+        ).warnings
+    }
+    assert any(
+        warning.startswith("The target 'y' is 1e+06 in train.csv, row ")
+        and warning.endswith("(0.5 to 49.5): is it a slip?")
+        for warning in told
+    )
+    spread = [float(np.exp(n / 8)) for n in range(ROWS)]
+    assert not any("slip" in warning for warning in prepared(tmp_path, {"a": list(A), "y": spread}).warnings)
+
+
 def test_true_and_false_of_another_program_are_one_and_zero() -> None:
     import pyarrow as pa
 

@@ -128,3 +128,14 @@ def test_a_figure_that_rows_make_which_the_model_knows_by_heart_promises_nothing
     assert found["level"] == level
     assert told in found["sentence"]
     assert ("trained on" in found["sentence"]) == bool(told)
+
+
+def test_a_model_that_is_worse_than_a_mean_is_not_praised_for_beating_worse_ones() -> None:
+    found = verdict(R2, {"r2": -3.0}, {"trivial": {"r2": -9.0}, "linear": {"r2": -8.0}}, (-4.0, -2.0))
+    assert found["level"] == "close"
+    assert found["sentence"].endswith("R² below 0: the mean of the test rows alone would predict them better.")
+
+
+def test_several_baselines_within_the_interval_are_several() -> None:
+    found = verdict(R2, {"r2": 0.3}, {"trivial": {"r2": 0.0}, "linear": {"r2": 0.1}}, (-0.1, 0.5))
+    assert "The trivial and linear baselines lie within its 95 % interval" in found["sentence"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +25,8 @@ STAND_INS = {
 MOST_OF_A_WORD = 0.5
 # Of a column's values, how many a stand-in for no value is at least.
 LEAST_OUTCASTS = 0.005
+# How much further than the others are from each other one alone is far out, and of how many.
+FAR_OUT, LEAST_OTHERS = 100.0, 10
 
 
 @dataclass
@@ -133,4 +136,16 @@ def outcast(sample: Doubles, known: Collection[float]) -> tuple[float, float, fl
         low, high = float(others.min()), float(others.max())
         if min(abs(value - low), abs(value - high)) > high - low > 0:
             return float(value), float(here.mean()), low, high
+    return None
+
+
+def alone_far_out(values: np.ndarray[Any, Any]) -> int | None:
+    """Where the one value stands that lies a hundred times as far from all others as these from each other."""
+    if len(values) < LEAST_OTHERS:
+        return None
+    order = np.argsort(values, kind="stable")
+    for place, others in ((order[-1], order[:-1]), (order[0], order[1:])):
+        low, high = float(values[others[0]]), float(values[others[-1]])
+        if min(abs(float(values[place]) - low), abs(float(values[place]) - high)) > FAR_OUT * (high - low) > 0:
+            return int(place)
     return None

@@ -26,7 +26,6 @@ from trainer_image.tasks.tabular.texts import TextColumn
 
 ONE_HOT_CATEGORIES = 9
 TRUTHS = {"true": "1", "false": "0"}
-_DATE = "date written as in training, as {}"
 # Columns that a sentence about many of them names.
 SHOWN = 10
 # Interquartile ranges from the median: what a linear model may still extrapolate to. Beyond, the inputs grow by their
@@ -84,6 +83,13 @@ class DateColumn:
     indicator: bool
     clock: bool
     strays: bool = False
+
+    @property
+    def in_words(self) -> str:
+        """For a cell that "is no …"."""
+        what = "duration" if self.form in tabular_dates.DURATIONS else "date"
+        what = "time of day" if self.form == "hour:minute" else what
+        return f"{what} written as in training, as {self.form}"
 
     @property
     def waves(self) -> int:
@@ -242,7 +248,7 @@ class Preprocessing:
         for column in self.measured:
             values, bad = column.values(batch[column.name])
             if bad.any() and not column.strays:
-                kind = in_words(column.notation) if isinstance(column, NumberColumn) else _DATE.format(column.form)
+                kind = in_words(column.notation) if isinstance(column, NumberColumn) else column.in_words
                 raise stray(table, column.name, start + int(bad.argmax()), kind)
             dense[:, at : at + column.width] = column.inputs(values)
             at += column.width

@@ -93,7 +93,7 @@ class TabularPredictor(Predictor):
     def read(self, data: Path, limits: Limits) -> Rows:
         scratch = Scratch()
         data, notes = looked_into(data, limits, scratch, is_table_name)
-        found = find_tables(data)
+        found = find_tables(data, to_predict=True)
         columns = self.preprocessing.columns
         also = (self.target.column, *([self.weight] if self.weight else []))
         wanted = Wanted(tuple(columns), also, others=False)

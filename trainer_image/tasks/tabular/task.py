@@ -41,7 +41,7 @@ from trainer_image.tasks.candidates import Candidate, import_ahead
 from trainer_image.tasks.classes import judge, same_classes
 from trainer_image.tasks.tabular import fit, leakage, linear, weights
 from trainer_image.tasks.tabular.candidates import Linear, fold_of, row_weights
-from trainer_image.tasks.tabular.column_stats import STAND_INS, outcast
+from trainer_image.tasks.tabular.column_stats import STAND_INS, alone_far_out, outcast
 from trainer_image.tasks.tabular.columns import FURTHEST, Ints, Preprocessing
 from trainer_image.tasks.tabular.given import Given
 from trainer_image.tasks.tabular.network import TabularNetwork, TabularSizes
@@ -112,6 +112,8 @@ class TabularProblem(Problem):
         # Rows that belong together, or that somebody has held out on purpose, are not to be mixed.
         self._mixed = not (settings.group or settings.split or "validation" in given.division.brought)
         self._judge(labels)
+        if isinstance(target, ValueTarget):
+            self.warnings += _slip(train, target.column, given.rows["train"], labels)
         self.notes += settings.scratch.notes("The table does")
         counts = ", ".join(f"{len(batch['dense'])} {split}" for split, batch in self.splits.items())
         by = f", weighed by '{settings.weight}'" if settings.weight else ""
@@ -277,6 +279,18 @@ class TabularProblem(Problem):
             return UNCALIBRATED
         held = self.splits["validation"]
         return calibration.fit(outputs, held["target"], self.headline.name, held.get(WEIGHT))
+
+
+def _slip(train: Table, target: str, rows: Ints, labels: Array) -> list[str]:
+    """A warning of the one label of the training rows (rows,) that is far from all others."""
+    if (place := alone_far_out(labels)) is None:
+        return []
+    file, row = train.locate(int(rows[place]))
+    rest = np.delete(labels, place)
+    return [
+        f"The target '{target}' is {labels[place]:g} in {file}, row {row}, far from all others ({rest.min():g} to"
+        f" {rest.max():g}): is it a slip?"
+    ]
 
 
 def _preprocessing(
