@@ -52,6 +52,8 @@ TIMES: dict[str, tuple[str, Written, str]] = {
     "yyyymm": ("t", lambda at: at.strftime("%Y%m"), "yearmonth"),
     "epoch seconds": ("created_at", lambda at: int(at.timestamp()), "epoch seconds"),
     "epoch with fractions": ("timestamp", lambda at: at.timestamp() + 0.25, "epoch seconds"),
+    "log of Apache": ("t", lambda at: at.strftime("%d/%b/%Y:%H:%M:%S +0000"), "31 Jan 2026"),
+    "datetime of SAS": ("t", lambda at: at.strftime("%d%b%Y:%H:%M:%S").upper(), "31 Jan 2026"),
     "ISO without signs": ("t", lambda at: at.strftime("%Y%m%dT%H%M%S"), "20260131T170500"),
     "zone of Postgres": ("t", lambda at: at.strftime("%Y-%m-%d %H:%M:%S+05"), "year-month-day"),
     "day number of Excel": ("sale_date", lambda at: (at - datetime.datetime(1899, 12, 30)).days, "days of Excel"),
@@ -302,3 +304,11 @@ def test_money_of_more_countries_and_a_dash_for_a_minus_are_numbers(tmp_path: Pa
 def test_infinite_values_in_a_row_warn_of_nothing_else(tmp_path: Path) -> None:
     cells = [("inf", "inf", "-inf", n)[n % 4] for n in range(ROWS)]
     assert kinds(prepared(tmp_path, {"c": cells, "y": noise(ROWS)})) == {"c": "numbers"}
+
+
+@pytest.mark.parametrize("cell", ["{} bhp", "{}M", "$ {},50"])
+def test_one_word_among_numbers_with_a_unit_says_that_there_is_none(tmp_path: Path, cell: str) -> None:
+    cells = [cell.format(n) if n % 6 else "varies with device" for n in range(ROWS)]
+    problem = prepared(tmp_path, {"c": cells, "y": noise(ROWS)})
+    assert kinds(problem) == {"c": "numbers"}
+    assert any("'c' holds 20 cells that are no number" in warning for warning in problem.warnings)

@@ -316,6 +316,7 @@ DOCUMENTS: dict[str, str] = {
     "data among others": json.dumps({"total": 2, "tags": [], "data": RECORDS}),
     "split": json.dumps({"columns": ["a", "y", "b"], "index": [0, 1], "data": [[1.5, "x", None], [2, None, True]]}),
     "columns": json.dumps({"a": {"0": 1.5, "1": 2}, "y": {"0": "x", "1": None}, "b": {"1": True}}),
+    "rows by number": json.dumps({"0": {"a": 1.5, "y": "x"}, "1": {"a": 2, "y": None, "b": True}}),
     "lists": json.dumps({"a": [1.5, 2], "y": ["x", None], "b": [None, True]}),
     "lines": "".join(json.dumps(record) + "\n" for record in RECORDS),
 }
@@ -364,6 +365,11 @@ def test_feather_arrow_and_orc_are_read(tmp_path: Path) -> None:
         found = read(tmp_path / name, Wanted(dropped=frozenset("l")))
         assert cells(found) == {"a": ["1.5", None], "y": ["x", "z"]}, name
         assert found.passed_over == ("l",)
+
+
+def test_rows_under_ids_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(json.dumps({f"id {n}": {"a": n, "y": "x"} for n in range(40)}))
+    assert read(tmp_path / "t.json").columns["a"].to_pylist() == [str(n) for n in range(40)]
 
 
 # What is not read

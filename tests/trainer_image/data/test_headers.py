@@ -31,6 +31,7 @@ ABOVE = {
     "names and values": ("Station,Berlin\r\nUnit,C\r\n\r\n", 4),
     "a title as wide as the table": ("Report 2024,,\n,,\n", 3),
     "a header of groups": ("group,group,out\n", 2),
+    "names of the World Bank": ('\ufeff"Data Source","World Development Indicators",\n\n', 3),
     "a cell of two lines": ('"Title\nof it"\n', 3),
     "lines of a Mac": ("Title\r\r", 3),
 }
@@ -62,6 +63,12 @@ def test_rows_of_a_sheet_that_was_chosen_by_its_columns_are_numbered_as_they_sta
     data = [["Sales"], [], ["a", "y"], *([n, n] for n in range(5))]
     path = workbook(tmp_path / "t.xlsx", {"About": [["k", "v"], *([n, n] for n in range(50))], "Data": data})
     assert read(path, "y").locate(4) == ("t.xlsx", 8)
+
+
+def test_years_may_be_names_below_other_lines(tmp_path: Path) -> None:
+    lines = ["Source: a bank", "name,2019,2020,", *(f"c{n},{n},{n * 2},".replace("c", "land ") for n in range(9))]
+    table = read(lay(tmp_path, "\n".join(lines)), "2020")
+    assert list(table.columns) == ["name", "2019", "2020"]
 
 
 SHIFTED = {

@@ -40,6 +40,7 @@ COLUMNS: dict[str, tuple[Callable[[int], object], str]] = {
         "of its training rows, far from all others (2024-01-",
     ),
     "stand-in below": (lambda n: n % 50 if n % 8 else -999, "holds -999 in "),
+    "stand-in of a sensor": (lambda n: n % 50 if n % 8 else -200, "holds -200 in "),
     "stand-in above": (lambda n: n % 50 if n % 8 else 99999, "holds 99999 in "),
     "very long ids": (lambda n: 10**24 + n, "has whole numbers of 25 digits, like an id"),
 }  # fmt: skip

@@ -24,6 +24,7 @@ SAMPLE_CHARACTERS = 65536
 DELIMITERS = (",", ";", "\t", "|")
 # Lines in which the header is looked for, and records below it.
 _TOP, _BELOW = 50, 50
+_YEAR = re.compile(r"(?:19|20)\d\d")
 _OF_TABS = re.compile(r"\.(?:tsv|tab)(?:\.|$)")
 # One byte, as the reader of the rest wants it.
 _NAMED = re.compile(r'"?sep=([\t !#-~])"?(?:\r\n|\r|\n)', re.IGNORECASE)
@@ -66,14 +67,16 @@ def as_names(record: Sequence[str]) -> list[str]:
 
 def _further(sample: str, delimiters: Sequence[str], needed: Sequence[str]) -> Iterator[tuple[str, int, str]]:
     """(delimiter, lines above, the sample from there on) of each line below the first that is a header with the columns
-    that are needed: it has no number, a row of as many fields follows, and none repeats one of these names."""
+    that are needed: it has no number but years, a row of as many fields follows, and none repeats one of these names.
+    """
     at = 0
     for above, line in enumerate(islice(as_lines(sample), _TOP)):
         for delimiter in delimiters if above else ():
             header = as_names(_record(line, delimiter))
-            if len(header) < 2 or len(set(header)) < len(header) or not set(needed) <= set(header):
+            named = header[: max((place + 1 for place, column in enumerate(header) if column), default=0)]
+            if len(named) < 2 or len(set(named)) < len(named) or not set(needed) <= set(named):
                 continue
-            if not numbers(pa.array(header, TEXT))[1].all():
+            if not numbers(pa.array([column for column in named if not _YEAR.fullmatch(column)], TEXT))[1].all():
                 continue
             try:
                 rows = list(islice(csv.reader(as_lines(sample[at:]), delimiter=delimiter), _BELOW))[1:]

@@ -4,6 +4,7 @@
 {"data": [{"a": 1, "b": 2}, ...], ...}                      one list of objects among other things
 {"columns": ["a", "b"], "data": [[1, 2], ...]}              pandas, orient="split"
 {"a": {"0": 1, ...}, ...} or {"a": [1, ...], ...}           column by column
+{"0": {"a": 1, "b": 2}, ...}                                row by row
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ Record = dict[str, Any]
 HALF = re.compile("[\ud800-\udfff]")
 # Of a document that is no array all is in memory at once, as Python's objects: twenty times as much.
 DOCUMENT_CHARACTERS = 64 * 1024**2
+# Columns of a document that is column by column; beyond, and with few keys in each, they are rows.
+_MANY = 20
 _CHUNK = 1024**2
 _BETWEEN = re.compile(r"[\s,]*")
 _EXPECTED = "a list of flat objects is expected, or one object a line"
@@ -140,11 +143,22 @@ def _rows(name: str, found: Record) -> list[Record]:
     if _all(list(found.values()), list) and len({len(values) for values in found.values()}) == 1:
         return [dict(zip(found, row, strict=True)) for row in zip(*found.values(), strict=True)]
     if _all(list(found.values()), dict):
+        if _by_rows(found):
+            return list(found.values())
         labels = dict.fromkeys(label for values in found.values() for label in values)
         return [{column: values.get(label) for column, values in found.items()} for label in labels]
     if not any(isinstance(value, (list, dict)) for value in found.values()):
         return [found]
     raise _no_table(name)
+
+
+def _by_rows(found: Record) -> bool:
+    """Whether it is row by row, as pandas writes it with orient="index", and not column by column: the outer keys are
+    numbers of rows, or many ids."""
+    inner = {key for values in found.values() for key in values}
+    if any(map(str.isdigit, inner)):
+        return False
+    return all(map(str.isdigit, found)) or len(found) > max(_MANY, 2 * len(inner))
 
 
 def _named(name: str, number: int, columns: list[Any], row: list[Any]) -> Record:

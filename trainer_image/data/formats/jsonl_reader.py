@@ -100,7 +100,8 @@ def objects(name: str, path: Path, limits: Limits) -> Iterator[tuple[int, dict[s
         except ValueError as error:
             raise invalid(name, f"row {number}: is no JSON object ({error}); {_EXPECTED}") from None
         if not isinstance(record, dict):
-            raise invalid(name, f"row {number}: is no JSON object; {_EXPECTED}")
+            hint = ", or the list in a file named .json" if isinstance(record, list) else ""
+            raise invalid(name, f"row {number}: is no JSON object; {_EXPECTED}{hint}")
         yield number, record
 
 

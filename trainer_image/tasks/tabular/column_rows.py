@@ -94,8 +94,8 @@ class ColumnRows:
         if found := outcast(read.sample, known):
             value, share, low, high = found
             self.warn(
-                f"holds {known[value]} in {share:.1%} of its training rows, far from all others ({shown(low)} to "
-                f"{shown(high)}): should it say that there is no value, leave these cells empty",
+                f"holds {known.get(value) or shown(value)} in {share:.1%} of its training rows, far from all others"
+                f" ({shown(low)} to {shown(high)}): should it say that there is no value, leave these cells empty",
                 "holds a value again and again that lies far from all others; should it say that there is none, leave"
                 " these cells empty",
             )

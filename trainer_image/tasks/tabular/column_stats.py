@@ -126,16 +126,21 @@ class Values:
 
 
 def outcast(sample: Doubles, known: Collection[float]) -> tuple[float, float, float, float] | None:
-    """(one of the `known` values, its share of the sample, the least and the greatest of the others), where it is there
-    again and again and further from all others than these are from each other; else None."""
-    for value in {sample.min(initial=np.inf), sample.max(initial=-np.inf)} & set(known):
+    """(a value that seems to stand for none, its share of the sample, the least and the greatest of the others): it is
+    there again and again and further from all others than these are from each other; else None.
+
+    It is one of the `known`, or a whole number below zero where no other is.
+    """
+    least = float(sample.min(initial=np.inf))
+    for value in {least, float(sample.max(initial=-np.inf))}:
         here = sample == value
         others = sample[~here]
         if here.sum() < max(2, LEAST_OUTCASTS * len(sample)) or len(others) < 2:
             continue
         low, high = float(others.min()), float(others.max())
-        if min(abs(value - low), abs(value - high)) > high - low > 0:
-            return float(value), float(here.mean()), low, high
+        alone_below = value == least < 0 <= low and value.is_integer()
+        if (value in known or alone_below) and min(abs(value - low), abs(value - high)) > high - low > 0:
+            return value, float(here.mean()), low, high
     return None
 
 

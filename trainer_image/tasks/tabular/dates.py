@@ -16,7 +16,8 @@ Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 
 _TIME = r"(?P<hour>\d\d?):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,]\d{1,9})?)?(?: ?(?P<half>[ap])\.?m\.?)?"
-_CLOCK = rf"(?:(?:[T ]|, ){_TIME})?(?: ?(?:Z|UTC|GMT|(?P<zone>[+-]\d\d(?::?\d\d)?)))?"
+# The colon is SAS's, and Apache's.
+_CLOCK = rf"(?:(?:[T :]|, ){_TIME})?(?: ?(?:Z|UTC|GMT|(?P<zone>[+-]\d\d(?::?\d\d)?)))?"
 _DAYS = r"(?:(?P<passed>\d{1,6}) ?d(?:ays?)?,? ?)?"
 # English names only.
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")

@@ -31,15 +31,20 @@ class Found:
 
 @dataclass
 class _Read:
-    """A column read with one decimal sign. bad: cells that are no number so; first: (index, value) of one that is not
-    plain; units: how often each stands beside a number other than 0."""
+    """A column read with one decimal sign. bad: cells that are no number so; strays: what they hold, two at most;
+    first: (index, value) of one that is not plain; units: how often each stands beside a number other than 0."""
 
     bad: int = 0
+    strays: set[str] = field(default_factory=set)
     first: tuple[int, float] | None = None
     units: Counter[str] = field(default_factory=Counter)
 
     def add(self, start: int, cells: pa.Array, plain_bad: pa.Array, values: pa.Array, units: pa.Array) -> None:
-        self.bad += values.null_count - cells.null_count
+        bad = values.null_count - cells.null_count
+        self.bad += bad
+        if bad and len(self.strays) < 2:
+            strays = pc.unique(pc.utf8_trim_whitespace(cells.filter(pc.and_(values.is_null(), cells.is_valid()))))
+            self.strays.update(strays.slice(0, 2).to_pylist())
         for entry in pc.value_counts(units.filter(pc.not_equal(values, 0.0))).to_pylist():
             self.units[entry["values"]] += entry["counts"]
         if self.first is None:
@@ -62,8 +67,8 @@ def notation_of(table: Table, column: str, plain_bad: int, filled: int) -> Found
         for sign, into in ((".", point), (",", comma)):
             read[sign] = measured(cells, sign)
             into.add(start, cells, _no_plain(cells), *read[sign])
-        if min(point.bad, comma.bad) > most:
-            return None
+        if min(point.bad, comma.bad) > most and min(len(point.strays), len(comma.strays)) > 1:
+            return None  # one word again and again may say that there is no number
         if differ is None:
             index = pc.index(pc.not_equal(read["."][0], read[","][0]), True).as_py()
             differ = start + index if index >= 0 else None
