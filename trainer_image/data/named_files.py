@@ -16,9 +16,12 @@ from trainer_image.errors import invalid
 FILE_COLUMNS = (
     *("filename", "file", "filepath", "filepaths", "imagepath", "imagefile", "imagename", "image", "imageid"),
     *("imageindex", "imgname", "imgpath", "imgid", "img", "textfile", "textid", "document", "documentid", "docid"),
-    *("path", "id", "name"),
+    *("path", "id", "name", "dateiname", "datei", "bild", "fichier", "archivo"),
 )
-LABEL_COLUMNS = ("label", "labels", "class", "classname", "target", "category")
+LABEL_COLUMNS = (
+    *("label", "labels", "class", "classname", "target", "category", "labelname", "classlabel", "categoryname"),
+    *("classid", "labelid", "categoryid", "klasse", "kategorie", "classe", "clase"),
+)
 # What says no label, but which split a row is of.
 SPLIT_COLUMNS = ("split", "splits", "subset", "set", "dataset", "partition", "fold", "usage", "istrain", "istraining")
 T = TypeVar("T")

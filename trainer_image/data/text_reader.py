@@ -163,6 +163,7 @@ def _from_table(
     read = Wanted((fields.text,), tuple(wanted.values()), others=False)
     for number, batch in enumerate(stream_table(name, path, limits, read)):
         known = batch.schema.names
+        notes += said_of(batch)[1] if not number else []
         if labelled and fields.label and not number and (split := split_column([*said_of(batch)[0], *known])):
             why = "splits are told by files or folders that are named for them"
             notes.append(f"{name}: the column '{split}' was not used: {why}.")

@@ -92,6 +92,10 @@ def _places(inside: list[Member], split: str | None) -> list[tuple[Member, str]]
 
 def _lay(member: Member, path: Path) -> None:
     if path.exists():
-        raise invalid(f"{member.archive}/{member.name}", "is there a second time, beside the archive or in another one")
+        raise invalid(
+            f"{member.archive}/{member.name}",
+            "is there a second time, beside the archive or in another one: unpack"
+            " each archive into a folder of its own",
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     member.write(path)

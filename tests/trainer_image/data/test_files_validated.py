@@ -238,7 +238,8 @@ def others() -> dict[str, Case]:
     add(
         "text_classification", "a tar.gz of a table", wrote("d.tar.gz", tarred({"x/train.csv": csv(SENTENCES)}, "w:gz"))
     )
-    add("text_classification", "a table in cp1252", wrote("train.csv", csv(SENTENCES, ";").encode("cp1252")))
+    in_cp1252 = wrote("train.csv", csv(SENTENCES, ";").encode("cp1252"))
+    add("text_classification", "a table in cp1252", in_cp1252, said="is not UTF-8 and was read as Windows-1252")
     add("text_classification", "JSON Lines", wrote("a.jsonl", "".join(json.dumps(row) + "\n" for row in SENTENCES)))
     add("text_classification", "JSON", wrote("train.json", json.dumps(SENTENCES)))
     lists = parquet([{**row, "tags": ["x"]} for row in SENTENCES])

@@ -14,6 +14,7 @@ from typing import Any
 from trainer_image.data.formats.jsonl_reader import cell, objects
 from trainer_image.data.named_files import Index, file_column, label_column, plain, split_column
 from trainer_image.data.spill import Scratch
+from trainer_image.data.splits import split_by_word
 from trainer_image.data.table import read_table
 from trainer_image.errors import TrainerError, invalid
 from trainer_image.limits import Limits
@@ -60,7 +61,9 @@ def list_samples(
             without += inside
         else:
             samples += found
-    found = reading.labelled(_tables(stored for stored in files if stored.above), without)
+    above = _tables(stored for stored in files if stored.above)
+    # What is named for the split comes first: Meta.csv beside Test.csv may name images that are called the same.
+    found = reading.labelled(sorted(above, key=lambda table: split_by_word(table.place[0]) is None), without)
     if found is None:
         beside = {(stored.origin, stored.place): stored for stored in without}
         images = (stored for stored in without if stored.suffix in IMAGE_SUFFIXES)
@@ -134,7 +137,8 @@ class _Reading:
             try:
                 samples = self._samples(table, images, strictly=False)
             except TrainerError as error:
-                self.notes.append(f"{table.name} was not used for labels. {error.sentence}")
+                why = error.sentence.removeprefix("Invalid dataset: ")
+                self.notes.append(f"{table.name} was not used for labels: {why}.")
                 self.refused.append(error.sentence)
                 continue
             if samples:
@@ -190,7 +194,7 @@ class _Reading:
             self.refused.append(f"{table.name} names no image that is there (its last row '{named}'; there is {place})")
         self._remark(table, samples, unknown)
         unnamed = len(images) - len({sample.stored.name for sample in samples}) - unlabelled
-        if samples and unnamed > 0 and (self.alone or not table.above):
+        if samples and unnamed > 0 and (self.alone or not table.above or split_by_word(table.place[0])):
             were = "image that {} does not name was" if unnamed == 1 else "images that {} does not name were"
             self.notes.append(f"{unnamed} {were.format(table.name)} left out.")
         return samples

@@ -4,6 +4,7 @@ what folders may mean.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ OTHER_SUFFIXES = {
     **dict.fromkeys((".zip", ".tar", ".tgz"), "unpack them: archives within archives are not looked into"),
     **dict.fromkeys((".csv", ".tsv", ".jsonl"), "a table of pixels is for task: tabular, or write each row as a PNG"),
 }
+# What is behind the name of an image where another one says which of its pixels are what.
+_MASK = re.compile(r"(.+)[-_ .](?:mask|masks|seg|segmentation|gt|groundtruth)(?:[-_ ]?\d+)?", re.IGNORECASE)
 # Files that often hold the labels, in as many ways as there are programs.
 LABEL_SUFFIXES = (".json", ".xml", ".txt", ".yaml", ".yml", ".mat", ".names")
 # What is passed over without a word where there are images that are read.
@@ -139,6 +142,23 @@ def below_classes(train: Sequence[Sample]) -> str | None:
         f"What lies in {several[0]}/{first} and {several[0]}/{second} is of one class, '{several[0]}': the outermost"
         " folders are the classes."
     )
+
+
+def masks(train: Sequence[Sample]) -> list[str]:
+    """A warning of images that are named as the masks of others beside them."""
+    places = {(*sample.stored.place[:-1], Path(sample.stored.place[-1]).stem) for sample in train}
+    found = sorted(
+        sample.name
+        for sample in train
+        if (named := _MASK.fullmatch(Path(sample.stored.place[-1]).stem))
+        and (*sample.stored.place[:-1], named[1]) in places
+    )
+    if len(found) < 2:
+        return []
+    return [
+        f"{len(found)} images are named as masks of others, such as {found[0]}: leave them out unless they are to be"
+        " learnt from."
+    ]
 
 
 def lost_classes(files: Sequence[Stored], train: Sequence[Sample]) -> str:

@@ -58,6 +58,7 @@ from trainer_image.tasks.image.remarks import (
     below_classes,
     check_folders,
     lost_classes,
+    masks,
     missing_images,
     unknown_files,
     unread_images,
@@ -301,6 +302,7 @@ def _listed(data: Path, settings: TaskSettings, notes: list[str]) -> tuple[dict[
             )
     check_folders(found["train"], listed["train"], refused)
     _check_rows(listed)
+    unread += masks(listed["train"])
     if lost := lost_classes(found["train"], listed["train"]):
         unread.append(f"No image is left of the class {lost}.")
     if settings.group and all(sample.group is None for sample in listed["train"]):

@@ -383,7 +383,8 @@ def _wrong(text: Text, fields: Fields) -> str | None:
 
 
 def _unlabelled(fields: Fields) -> str:
-    return f"'{fields.label}' (data.target) is empty or missing; every row needs a label"
+    none = "is empty or missing, or says that there is none, as NA does"
+    return f"'{fields.label}' (data.target) {none}; every row needs a label"
 
 
 def _left_out(split: str, count: int, total: int, first: DatasetInvalid) -> str:

@@ -309,3 +309,25 @@ def test_several_folders_within_a_class_are_asked_about(tmp_path: Path) -> None:
 def test_a_label_in_another_case_is_told_how_training_writes_it(tmp_path: Path) -> None:
     lay(tmp_path / "data", {**in_classes("train/"), "test/Cat/30.png": png(30), "test/dog/31.png": png(31)})
     assert refusal(tmp_path / "data").endswith("which no training image has; training has 'cat': write them alike")
+
+
+def test_a_table_that_is_named_for_the_split_goes_before_one_about_something_else(tmp_path: Path) -> None:
+    rows = [(f"Test/{n}.png", n % 2) for n in range(6)]
+    lay(
+        tmp_path,
+        {
+            **{f"Train/{n % 2}/{n}.png": png(n) for n in range(12)},
+            **{f"Test/{n}.png": png(n + 20) for n in range(6)},
+            "Meta.csv": table("Path,ClassId", [("Meta/0.png", 1)]),
+            "Test.csv": table("Width,Height,ClassId,Path", [(8, 8, label, path) for path, label in rows]),
+        },
+    )
+    problem = problem_of(tmp_path)
+    assert problem.splits["test"]["target"].tolist() == [label for _, label in rows]
+
+
+def test_images_that_are_named_as_masks_of_others_are_asked_about(tmp_path: Path) -> None:
+    names = [f"{CLASSES[n % 2]}/{n}{mask}.png" for n in range(8) for mask in ("", "_mask")]
+    lay(tmp_path, {name: png(n) for n, name in enumerate(names)})
+    told = "8 images are named as masks of others, such as cat/0_mask.png: leave them out unless they are to be learnt"
+    assert any(warning.startswith(told) for warning in problem_of(tmp_path).warnings)
