@@ -51,9 +51,12 @@ lint: $(INSTALLED) ## check style, format, types and who imports whom
 	@echo "lint-imports"
 	@said=$$($(BIN)/lint-imports --no-logo --no-cache) || { echo "$$said" >&2; exit 1; }
 
-# In a new folder each worker would rewrite every test's assertions, a quarter of a minute of CPU: once does for all.
-test: lint $(AZURITE) ## lint, then every test (ARGS="tests/local_stack/test_azurite.py -k folder" narrows it)
-	@compgen -G "tests/__pycache__/conftest*pytest*.pyc" >/dev/null || $(BIN)/pytest -q --collect-only >/dev/null || true
+# In a new folder each worker would rewrite every test's assertions, a quarter of a minute of CPU: once does for all, while
+# the other core has the type checker, which has no cache there either.
+test: $(INSTALLED) $(AZURITE) ## lint, then every test (ARGS="tests/local_stack/test_azurite.py -k folder" narrows it)
+	@trap wait EXIT; \
+	    compgen -G "tests/__pycache__/conftest*pytest*.pyc" >/dev/null || $(BIN)/pytest -q --collect-only >/dev/null 2>&1 & \
+	    $(MAKE) lint
 	@echo "pytest, $(WORKERS) workers"
 	@$(BIN)/pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

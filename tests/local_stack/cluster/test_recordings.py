@@ -248,17 +248,17 @@ def replays(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Futu
         small = stack.enter_context(start_cluster(tmp_path_factory.mktemp("small"), *patient, images=images))
         shared = stack.enter_context(ThreadPoolExecutor(6))
         alone = stack.enter_context(ThreadPoolExecutor(1))
-        yield {
-            situation: (alone if situation in _ALONE else shared).submit(
-                _replay, small if situation in _ALONE else large, situation
-            )
-            for situation in SITUATIONS
-        }
+        found = {}
+        for situation in SITUATIONS:
+            threads, stand_in = (alone, small) if situation in _ALONE else (shared, large)
+            # Here, not in its thread: it looks through the environment, in which pytest has each test's name.
+            kube = Kube(stand_in.kubeconfig, f"rec-{situation}", "localhost/bb:1")
+            found[situation] = threads.submit(_replay, stand_in, situation, kube)
+        yield found
 
 
-def _replay(stand_in: StandInCluster, situation: str) -> dict[str, list[Obj]]:
+def _replay(stand_in: StandInCluster, situation: str, kube: Kube) -> dict[str, list[Obj]]:
     namespace = f"rec-{situation}"
-    kube = Kube(stand_in.kubeconfig, namespace, "localhost/bb:1")
     created = kube.call("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
     assert created.code == 201, created.body
     with ExitStack() as stack:
