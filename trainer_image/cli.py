@@ -85,7 +85,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     options: list[_Option] = [
         click.option(
             "--data",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=click.Path(path_type=Path),
             help="Dataset folder instead of a container.",
         ),
         click.option(

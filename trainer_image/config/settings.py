@@ -292,7 +292,9 @@ def _place_for_the_model(
 
 def _local_paths(data: Path | None, config: Path | None) -> Iterator[str]:
     if data is not None and not data.is_dir():
-        yield f"--data {data} is no folder"
+        yield f"--data {data} is no folder" + (
+            ": put the file into one of its own, and name that" if data.is_file() else ""
+        )
     if config is not None and not config.is_file():
         yield f"--config {config} is no file"
 

@@ -93,7 +93,8 @@ def find_named(data: Path, tables: Found, fields: Fields, limits: Limits, *, lab
             files[split] = tuple(named)
             classes |= {path: label for path, label in named.items() if label is not None}
     if unnamed := len(texts) - len({path for found in files.values() for path in found}):
-        notes.append(f"{unnamed} files that no table names were left out.")
+        files_were = "1 file that no table names was" if unnamed == 1 else f"{unnamed} files that no table names were"
+        notes.append(f"{files_were} left out.")
     return ClassFolders(Found(**files), classes, notes)
 
 
@@ -117,8 +118,11 @@ def _named(
             unknown += 1
         elif found.setdefault(file_named, given) != given:
             raise invalid(name, f"labels '{cell}' as '{found[file_named]}' and as '{given}'")
+    if found:
+        notes += table.notes
     if found and unknown:
-        notes.append(f"{name}: {unknown} rows name no file that is there and were left out.")
+        rows = "row names no file that is there and was" if unknown == 1 else "rows name no file that is there and were"
+        notes.append(f"{name}: {unknown} {rows} left out.")
     return found
 
 

@@ -101,6 +101,9 @@ def test_what_is_missing_is_named(environment: dict[str, str], flags: dict[str, 
 
 def test_a_missing_folder_of_data_is_named(tmp_path: Path) -> None:
     assert f"--data {tmp_path / 'nothing'} is no folder" in refused(POD, {"DATA": str(tmp_path / "nothing")})
+    (tmp_path / "houses.csv").touch()
+    told = f"--data {tmp_path / 'houses.csv'} is no folder: put the file into one of its own, and name that"
+    assert told in refused(POD, {"DATA": str(tmp_path / "houses.csv")})
 
 
 def test_a_dispatched_trainer_without_a_key_goes_on() -> None:

@@ -147,7 +147,7 @@ class _Reading:
 
     def _samples(self, table: Stored, images: Sequence[Stored], *, strictly: bool) -> list[Sample]:
         """strictly: every row has to name an image that is there."""
-        columns, records = self._records(table)
+        columns, records, read_as = self._records(table)
         records = list(records)
         file = file_column(columns)
         if file is None:
@@ -192,15 +192,16 @@ class _Reading:
         if rows and len(unknown) == rows and images:
             place = "/".join(images[0].place)
             self.refused.append(f"{table.name} names no image that is there (its last row '{named}'; there is {place})")
-        self._remark(table, samples, unknown)
+        self._remark(table, samples, unknown, read_as)
         unnamed = len(images) - len({sample.stored.name for sample in samples}) - unlabelled
         if samples and unnamed > 0 and (self.alone or not table.above or split_by_word(table.place[0])):
             were = "image that {} does not name was" if unnamed == 1 else "images that {} does not name were"
             self.notes.append(f"{unnamed} {were.format(table.name)} left out.")
         return samples
 
-    def _remark(self, table: Stored, samples: Sequence[Sample], unknown: set[int]) -> None:
-        """Notes of rows that name no image, or one image with several labels."""
+    def _remark(self, table: Stored, samples: Sequence[Sample], unknown: set[int], read_as: Sequence[str]) -> None:
+        """Notes of how it was read, and of rows that name no image, or one image with several labels."""
+        self.notes.extend(read_as if samples else [])
         if table.above and (samples or table.name in self.unknown):
             self.unknown[table.name] = self.unknown.get(table.name, unknown) & unknown
         elif unknown and samples:
@@ -224,11 +225,12 @@ class _Reading:
             self.notes.append(f"Each of the columns {', '.join(classes[:5])} is a class, 1 in the rows of its images.")
         return found
 
-    def _records(self, table: Stored) -> tuple[list[str], Iterable[tuple[int, dict[str, Any]]]]:
+    def _records(self, table: Stored) -> tuple[list[str], Iterable[tuple[int, dict[str, Any]]], Sequence[str]]:
+        """(columns, rows with their numbers, what is to be said of how it was read)"""
         path = table.local(self.scratch)
         if path.suffix.lower() in (".jsonl", ".ndjson"):
             first = next(iter(objects(table.name, path, self.limits)), None)
-            return list(first[1]) if first else [], objects(table.name, path, self.limits)
+            return list(first[1]) if first else [], objects(table.name, path, self.limits), []
         read = read_table([(table.name, path)], self.limits)
         columns = {column: cells.to_pylist() for column, cells in read.columns.items()}
 
@@ -236,4 +238,4 @@ class _Reading:
             for index, (_, row) in enumerate(read.locate_all(range(read.rows))):
                 yield row, {column: cells[index] for column, cells in columns.items()}
 
-        return list(columns), rows()
+        return list(columns), rows(), read.notes

@@ -331,3 +331,11 @@ def test_images_that_are_named_as_masks_of_others_are_asked_about(tmp_path: Path
     lay(tmp_path, {name: png(n) for n, name in enumerate(names)})
     told = "8 images are named as masks of others, such as cat/0_mask.png: leave them out unless they are to be learnt"
     assert any(warning.startswith(told) for warning in problem_of(tmp_path).warnings)
+
+
+def test_how_a_table_of_labels_was_read_is_said(tmp_path: Path) -> None:
+    labels = table("Dateiname,Klasse", [(f"{n:03}.png", ("Zürich", "Köln")[n % 2]) for n in range(12)])
+    lay(tmp_path, {"labels.csv": labels.encode("cp1252"), **loose("images/")})
+    problem = problem_of(tmp_path)
+    assert problem.predictor.labels == ("Köln", "Zürich")
+    assert any("labels.csv is not UTF-8 and was read as Windows-1252" in note for note in problem.notes)
