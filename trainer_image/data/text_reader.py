@@ -202,7 +202,7 @@ def _from_json(name: str, path: Path, fields: Fields, limits: Limits) -> Iterato
             raise invalid(name, f"row {row}: is no JSON object; one object a line is expected")
         if fields.text not in record:
             raise invalid(name, f"row {row}: {_missing(fields.text, list(record))}")
-        text = record[fields.text]
+        text = record[fields.text] if record[fields.text] is not None else ""  # as an empty cell of a table
         if not isinstance(text, str):
             raise invalid(name, f"row {row}: '{fields.text}' holds no text")
         encoded = _encoded(name, row, fields.text, text)

@@ -52,6 +52,9 @@ TIMES: dict[str, tuple[str, Written, str]] = {
     "yyyymm": ("t", lambda at: at.strftime("%Y%m"), "yearmonth"),
     "epoch seconds": ("created_at", lambda at: int(at.timestamp()), "epoch seconds"),
     "epoch with fractions": ("timestamp", lambda at: at.timestamp() + 0.25, "epoch seconds"),
+    "day of the week and date": ("t", lambda at: at.strftime("%a %Y-%m-%d"), "year-month-day"),
+    "Japanese": ("t", lambda at: at.strftime("%Y年%m月%d日"), "year-month-day"),
+    "hours of half a day": ("t", lambda at: f"{at.strftime('%I').lstrip('0')}{at.strftime('%p').lower()}", "9 PM"),
     "log of Apache": ("t", lambda at: at.strftime("%d/%b/%Y:%H:%M:%S +0000"), "31 Jan 2026"),
     "datetime of SAS": ("t", lambda at: at.strftime("%d%b%Y:%H:%M:%S").upper(), "31 Jan 2026"),
     "ISO without signs": ("t", lambda at: at.strftime("%Y%m%dT%H%M%S"), "20260131T170500"),
@@ -312,3 +315,20 @@ def test_one_word_among_numbers_with_a_unit_says_that_there_is_none(tmp_path: Pa
     problem = prepared(tmp_path, {"c": cells, "y": noise(ROWS)})
     assert kinds(problem) == {"c": "numbers"}
     assert any("'c' holds 20 cells that are no number" in warning for warning in problem.warnings)
+
+
+def test_a_word_for_no_date_yet_is_missing_and_several_are_told(tmp_path: Path) -> None:
+    days_ = [str(at.date()) for at in moments(datetime.timedelta(days=3))]
+    one = [day if n % 4 else "present" for n, day in enumerate(days_)]
+    two = [day if n % 4 else ("present", "ongoing")[n // 4 % 2] for n, day in enumerate(days_)]
+    problem = prepared(tmp_path, {"one": one, "two": two, "y": noise(ROWS)})
+    assert kinds(problem)["one"] == "dates"
+    told = "Column 'two' mixes dates and words: 90 of its 120 values are dates, train.csv, row 2 holds 'present'; leave"
+    assert any(warning.startswith(told) for warning in problem.warnings), problem.warnings
+
+
+def test_measures_in_mixed_units_are_no_texts(tmp_path: Path) -> None:
+    cells = [f"{n} {('kg', 'g')[n % 2]}" for n in range(ROWS)]
+    problem = prepared(tmp_path, {"c": cells, "x": list(range(60)) * 2, "y": noise(ROWS)})
+    assert "c" not in kinds(problem)
+    assert any("(should '" in warning for warning in problem.warnings)

@@ -112,3 +112,9 @@ def test_a_column_of_a_sheet_without_a_name_is_said(tmp_path: Path) -> None:
 
 def test_commas_are_told_in_a_file_that_is_named_for_tabs(tmp_path: Path) -> None:
     assert list(read(lay(tmp_path, "\n".join(["a,b,y", *ROWS]), "train.tsv"), "y").columns) == ["a", "b", "y"]
+
+
+@pytest.mark.parametrize("name", ["my\u00a0y", "\u200bmy y", "my y\ufeff"])
+def test_what_nobody_sees_in_a_name_is_no_part_of_it(tmp_path: Path, name: str) -> None:
+    assert list(read(lay(tmp_path, f"a,{name}\n1,2\n"), "my y").columns) == ["a", "my y"]
+    assert list(read(workbook(tmp_path / "t.xlsx", {"S": [["a", name], [1, 2]]}), "my y").columns) == ["a", "my y"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ MAYBE_VALUES = ("NA", "na", "Na", "Null", "Nan")
 TEXT = pa.large_string()
 # What a first column without a name is called, as pandas calls it: it wrote its index there, and R its row names.
 UNNAMED = "Unnamed: 0"
+_UNSEEN = {0xA0: " ", 0x200B: None, 0x2060: None, 0xFEFF: None}
 # The keys of what a table's first batch says beside its columns.
 _NOTES, _PASSED_OVER = b"notes", b"passed_over"
 
@@ -65,6 +67,12 @@ def check_header(name: str, header: Sequence[str], limits: Limits, wanted: Wante
         if column.strip() in seen and wanted.takes(column.strip()):
             raise invalid(name, f"row 1: two columns are named '{column.strip()}': rename one of them")
         seen.add(column.strip())
+
+
+def as_names(record: Sequence[str]) -> list[str]:
+    """The cells of a header, without what nobody sees and would miss: blanks that do not break, of no width and around.
+    A Mac writes letters with accents as two characters, which look the same and are not."""
+    return [unicodedata.normalize("NFC", column.translate(_UNSEEN)).strip() for column in record]
 
 
 def unnamed_in(header: Sequence[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import pyarrow as pa
 
-from trainer_image.data.formats.cells import TEXT
+from trainer_image.data.formats.cells import TEXT, as_names
 from trainer_image.data.formats.numbers import numbers
 
 if TYPE_CHECKING:
@@ -58,11 +57,6 @@ def dialect_of(path: Path, sample: str, needed: Sequence[str] = ()) -> tuple[Dia
     if needed and not set(needed) <= set(as_names(_record(sample, delimiter))):
         delimiter, skip, rest = next(_further(sample, delimiters, needed), (delimiter, skip, rest))
     return Dialect(delimiter, skip, delimiter != "\t" or not _quotes_swallow(rest), skip > 0), rest
-
-
-def as_names(record: Sequence[str]) -> list[str]:
-    """The cells of a header. A Mac writes letters with accents as two characters, which look the same and are not."""
-    return [unicodedata.normalize("NFC", column.strip()) for column in record]
 
 
 def _further(sample: str, delimiters: Sequence[str], needed: Sequence[str]) -> Iterator[tuple[str, int, str]]:

@@ -17,8 +17,17 @@ import pyarrow.csv as pacsv
 from trainer_image.data import file_kinds
 from trainer_image.data.encodings import open_utf8, remark
 from trainer_image.data.formats import cells
-from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, check_header, empty, finished, unnamed_in
-from trainer_image.data.formats.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, as_names, dialect_of
+from trainer_image.data.formats.cells import (
+    EVERYTHING,
+    TEXT,
+    Wanted,
+    as_names,
+    check_header,
+    empty,
+    finished,
+    unnamed_in,
+)
+from trainer_image.data.formats.csv_dialect import SAMPLE_CHARACTERS, Dialect, as_lines, dialect_of
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 

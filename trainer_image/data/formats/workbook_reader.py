@@ -21,6 +21,7 @@ from trainer_image.data.formats.cells import (
     EVERYTHING,
     TEXT,
     Wanted,
+    as_names,
     batch_rows,
     check_header,
     empty,
@@ -81,7 +82,7 @@ def _decoded(name: str, path: Path, limits: Limits, wanted: Wanted) -> Iterator[
 def _table(name: str, book: Any, limits: Limits, wanted: Wanted) -> Iterator[pa.RecordBatch]:
     sheet, head, notes = _chosen(name, book, wanted)
     titles = next(islice(sheet.iter_rows(), head, None))
-    header = [(_text(title) or "").strip() for title in titles]
+    header = as_names([_text(title) or "" for title in titles])
     if not header[0]:
         header[0] = unnamed_in(header)
     filled = [place for place, title in enumerate(header) if title]
@@ -142,7 +143,7 @@ def _header_in(top: Sequence[Sequence[Any]], needed: Sequence[str]) -> tuple[int
     """(the index of the header's row, whether it has all the needed columns)"""
     if needed:
         for index, row in enumerate(top):
-            if set(needed) <= {(_text(cell) or "").strip() for cell in row}:
+            if set(needed) <= set(as_names([_text(cell) or "" for cell in row])):
                 return index, True
     filled = [sum(cell != "" for cell in row) for row in top]
     return next(index for index, count in enumerate(filled) if count and 2 * count >= max(filled)), not needed

@@ -35,8 +35,8 @@ FEW_DIFFERENT, COPIES = 30, 3
 MOST_AGAIN = 0.5
 _BRING_YOUR_OWN = "validation and test splits of your own"
 _SAID = {
-    "test": "No test split: {} of the training split were held out as the test.",
-    "validation": "No validation split: {} of the training split were set aside.",
+    "test": "No test split: {} of the training split {} held out as the test.",
+    "validation": "No validation split: {} of the training split {} set aside.",
 }
 Indices = np.ndarray[Any, np.dtype[np.int64]]
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
@@ -110,7 +110,7 @@ def divide(
         taken = units.held_out(left, f"{seed}/{split}", again, trained & ~again, later)
         left &= ~taken
         rows[split] = rest[taken[units.of_row]]
-        notes.append(_SAID[split].format(_part(len(rows[split]), int(units.size[left].sum()))))
+        notes.append(_SAID[split].format(*_part(len(rows[split]), int(units.size[left].sum()))))
     rows["train"] = rest[left[units.of_row]]
     rows |= {split: np.arange(len(of)) for split, of in hashes.of.items() if split != "train"}
     ordered = {split: rows[split] for split in ("train", "validation", "test")}
@@ -228,9 +228,10 @@ class _Units:
         return inside[np.unique(self.stratum[inside], return_index=True)[1]]
 
 
-def _part(taken: int, kept: int) -> str:
+def _part(taken: int, kept: int) -> tuple[str, str]:
     """Few rows, and whole groups, do not divide at exactly HELD_OUT."""
-    return f"{taken} rows ({100 * taken / (taken + kept):.0f} %)"
+    share = f"({100 * taken / (taken + kept):.0f} %)"
+    return (f"1 row {share}", "was") if taken == 1 else (f"{taken} rows {share}", "were")
 
 
 def _check_enough(units: _Units, grouped: bool, wanted: int) -> None:

@@ -136,9 +136,9 @@ class ImagePredictor(ClassPredictor):
         scratch, notes = Scratch(), list[str]()
         found = find_images(data, limits, scratch, notes)
         files = found.get("test") or found["train"]
-        unknown: dict[str, set[int]] = {}
-        samples = list_samples(files, limits, scratch, notes=notes, unknown=unknown, alone=True)
-        notes += [missing_images(table, len(rows)) for table, rows in unknown.items() if rows]
+        missing: dict[str, set[int]] = {}
+        samples = list_samples(files, limits, scratch, notes=notes, unknown=missing, alone=True)
+        notes += [missing_images(table, len(rows)) for table, rows in missing.items() if rows]
         notes += unread_images(files)
         if not samples:
             hint = f"; {(unread_images(files) or [unknown_files(files)])[0].removesuffix('.')}"

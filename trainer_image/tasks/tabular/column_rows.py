@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from trainer_image.data.formats.cells import NULL_WORDS
-from trainer_image.data.formats.numbers import Notation, numbers
+from trainer_image.data.formats.numbers import Notation, marked, numbers
 from trainer_image.data.table import Table
 from trainer_image.tasks.tabular import categories, texts
 from trainer_image.tasks.tabular.column_stats import Values, outcast
@@ -26,8 +26,8 @@ SAMPLE_ROWS = 1_000_000
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 # What a value looks like that was measured.
 _MEASURE = r"^[^\p{L}\p{N}]{0,2}\d.{0,18}$"
-# Numbers that look like dates and do not by chance.
-LEAST_DATES = 10
+# Numbers that look like dates and do not by chance; and from which share on dates among words are told as such.
+LEAST_DATES, MOST_DATES = 10, 0.5
 # Names that say that a count of days or seconds is a time.
 _DATE_NAME = re.compile(r"(?i)date(?<!update)")
 _TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
@@ -168,15 +168,26 @@ class ColumnRows:
         return any(days(cells, form)[1].any() for _, cells in self.table.cells(self.name))
 
     def unread_dates(self, read: Values) -> str:
-        """A clause about dates that are not all written in one form that is known, "" where there are none."""
-        count, first = 0, -1
+        """A clause about dates that are not all written in one form that is known, or that stand among words; "" where
+        there are none."""
+        count, first, other = 0, -1, -1
         for start, cells, _ in self.cells():
             seen = look_like_dates(cells)
-            if first < 0 and seen.any():
-                first = start + int(seen.argmax())
+            none = pc.or_(cells.is_null(), marked(cells).fill_null(False)).to_numpy(zero_copy_only=False)
+            word = ~seen & ~none
+            first = start + int(seen.argmax()) if first < 0 and seen.any() else first
+            other = start + int(word.argmax()) if other < 0 and word.any() else other
             count += int(seen.sum())
-        if first < 0 or count < (1 - STRAY_SHARE) * (read.all_filled - read.marked):
+        there = read.all_filled - read.marked
+        if first < 0 or count < MOST_DATES * there:
             return ""
+        if count < (1 - STRAY_SHARE) * there:
+            file, row = self.table.locate(other)
+            cell = str(self.table.cell(self.name, other))[:40]
+            return (
+                f"mixes dates and words: {count} of its {there} values are dates, {file}, row {row} holds '{cell}';"
+                " leave cells empty that have none"
+            )
         file, row = self.table.locate(first)
         cell = str(self.table.cell(self.name, first))[:40]
         return (

@@ -108,8 +108,13 @@ class Values:
             return True
         # Few different numbers beside some text are codes ("1", "2", "A"), many are measurements with slips.
         few = len(np.unique(self.sample)) <= ONE_HOT_CATEGORIES
+        return self.bad <= self.strays_allowed * self.all_filled and not few
+
+    @property
+    def strays_allowed(self) -> float:
+        """Which share of the cells may be none of the column's kind and count as missing."""
         one_word = bool(self.stray) and not any(map(str.isdigit, self.stray or ""))
-        return self.bad <= (MOST_OF_A_WORD if one_word else STRAY_SHARE) * self.all_filled and not few
+        return MOST_OF_A_WORD if one_word else STRAY_SHARE
 
     @property
     def scaling(self) -> tuple[float, float, bool] | None:

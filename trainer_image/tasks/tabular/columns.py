@@ -88,7 +88,7 @@ class DateColumn:
     def in_words(self) -> str:
         """For a cell that "is no …"."""
         what = "duration" if self.form in tabular_dates.DURATIONS else "date"
-        what = "time of day" if self.form == "hour:minute" else what
+        what = "time of day" if self.form in tabular_dates.TIMES_OF_DAY else what
         return f"{what} written as in training, as {self.form}"
 
     @property

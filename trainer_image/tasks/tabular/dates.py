@@ -23,14 +23,16 @@ _DAYS = r"(?:(?P<passed>\d{1,6}) ?d(?:ays?)?,? ?)?"
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _NAME = rf"(?P<name>{'|'.join(_MONTHS)})[a-z]*\.?"
 _DAY_OF_WEEK = r"(?:(?:mon|tue|wed|thu|fri|sat|sun)[a-z]*,? )?"
-# In the order in which they are preferred where a column fits several.
+# In the order in which they are preferred where a column fits several. The signs between are Chinese and Japanese ones.
 FORMS = {
-    "year-month-day": r"(?P<year>\d{4})[-/.](?P<month>\d\d?)[-/.](?P<day>\d\d?)" + _CLOCK,
+    "year-month-day": _DAY_OF_WEEK
+    + r"(?P<year>\d{4})[-/.\x{5E74}](?P<month>\d\d?)[-/.\x{6708}](?P<day>\d\d?)\x{65E5}?"
+    + _CLOCK,
     "20260131T170500": r"(?P<year>\d{4})(?P<month>\d\d)(?P<day>\d\d)T(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)?Z?",
-    "day.month.year": r"(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{4})" + _CLOCK,
-    "month/day/year": r"(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4})" + _CLOCK,
-    "day/month/year": r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})" + _CLOCK,
-    "day-month-year": r"(?P<day>\d\d?)-(?P<month>\d\d?)-(?P<year>\d{4})" + _CLOCK,
+    "day.month.year": _DAY_OF_WEEK + r"(?P<day>\d\d?)\.(?P<month>\d\d?)\.(?P<year>\d{4})" + _CLOCK,
+    "month/day/year": _DAY_OF_WEEK + r"(?P<month>\d\d?)/(?P<day>\d\d?)/(?P<year>\d{4})" + _CLOCK,
+    "day/month/year": _DAY_OF_WEEK + r"(?P<day>\d\d?)/(?P<month>\d\d?)/(?P<year>\d{4})" + _CLOCK,
+    "day-month-year": _DAY_OF_WEEK + r"(?P<day>\d\d?)-(?P<month>\d\d?)-(?P<year>\d{4})" + _CLOCK,
     "31 Jan 2026": rf"{_DAY_OF_WEEK}(?P<day>\d\d?)(?:st|nd|rd|th)?[ ./-]*{_NAME}[ ,./-]*(?P<year>\d{{4}}|\d\d){_CLOCK}",
     "Jan 31, 2026": rf"{_DAY_OF_WEEK}{_NAME}[ ./-]+(?P<day>\d\d?)(?:st|nd|rd|th)?(?:, ?| )(?P<year>\d{{4}}){_CLOCK}",
     "year-month": r"(?P<year>\d{4})[-/](?P<month>\d\d?)",
@@ -41,12 +43,14 @@ FORMS = {
     "year-Qquarter": r"(?P<year>\d{4})[- /]?Q(?P<quarter>[1-4])",
     "Qquarter year": r"Q(?P<quarter>[1-4])[- /]?(?P<year>\d{4})",
     "hour:minute": _TIME,
+    "9 PM": r"(?P<hour>\d\d?) ?(?P<half>[ap])\.?m\.?",
     "hours:minutes": rf"{_DAYS}(?P<hours>\d{{1,4}}):(?P<minute>\d\d)(?::(?P<second>\d\d)(?:[.,]\d{{1,9}})?)?",
     "2h 5m": (
         rf"P?{_DAYS}T?(?:(?P<hours>\d{{1,4}}) ?h(?:(?:ou)?rs?)?)?[ ,:]*(?:(?P<minutes>\d{{1,5}}) ?m(?:in(?:ute)?s?)?)?"
         r"[ ,:]*(?:(?P<seconds>\d{1,6}) ?s(?:ec(?:ond)?s?)?)?"
     ),
 }
+TIMES_OF_DAY = frozenset({"hour:minute", "9 PM"})
 # How long something took, and when in no day: no place in the year, the week or the day.
 DURATIONS = frozenset({"hours:minutes", "2h 5m"})
 # The same in columns of numbers. Seconds and their parts are since 1970, for dates from 1990 to 2099.

@@ -33,10 +33,11 @@ from trainer_image.tasks.tabular.dates import (
     AMBIGUOUS,
     DURATIONS,
     FORMS,
+    TIMES_OF_DAY,
     days,
 )
 from trainer_image.tasks.tabular.findings import Findings
-from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
+from trainer_image.tasks.tabular.notation import hidden_thousands, notation_of
 from trainer_image.tasks.tabular.texts import Array, TextColumn
 
 ID_SHARE = 0.95
@@ -191,19 +192,19 @@ class _Column(ColumnRows):
         for start, cells, chosen in self.cells():
             for form, read in list(reads.items()):
                 read.add(start, cells, chosen, *days(cells, form), self.step)
-                if read.bad > STRAY_SHARE * self.table.rows:
+                if read.bad > read.strays_allowed * self.table.rows:
                     del reads[form]
             if not reads:
                 return None
             clock = clock or any(bool((read.parts[-1] % 1 > 0).any()) for read in reads.values())
         form = min(reads, key=lambda form: reads[form].bad)
         read = reads[form]
-        if read.bad > STRAY_SHARE * (read.all_filled - read.marked):
+        if read.bad > read.strays_allowed * (read.all_filled - read.marked):
             return None
         scaled = self._scaling(read)
         if scaled is None:
             return None
-        kind = "times of day" if form == "hour:minute" else "durations" if form in DURATIONS else f"dates ({form})"
+        kind = "times of day" if form in TIMES_OF_DAY else "durations" if form in DURATIONS else f"dates ({form})"
         self.note(f"was read as {kind}")
         if all(other in reads and reads[other].bad == read.bad for other in AMBIGUOUS):
             self.warn("holds dates that could be month/day or day/month; they were read as month/day/year")
@@ -218,7 +219,7 @@ class _Column(ColumnRows):
         if declared is None and not unclear and read.filled >= ID_ROWS and distinct > TEXT_SHARE * read.filled:
             cells, labels = self.sample()
             least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
-            if texts.words_in(cells) >= least and (text := self._text(cells, labels)):
+            if not self.measure() and texts.words_in(cells) >= least and (text := self._text(cells, labels)):
                 return text
         if declared is None and says_splits(list(counts)):
             self.warn(

@@ -17,7 +17,7 @@ from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.base import Json, Labels, restored
 from trainer_image.tasks.classes import in_short, known_instead, unfit
-from trainer_image.tasks.tabular.dates import CALENDAR, DURATIONS, FORMS, form_of
+from trainer_image.tasks.tabular.dates import CALENDAR, DURATIONS, FORMS, TIMES_OF_DAY, form_of
 from trainer_image.tasks.tabular.notation import STRAY_SHARE, hidden_thousands, notation_of
 
 # Whole numbers with at most this many different values are classes: grades and ratings are, counts and prices seldom.
@@ -200,7 +200,7 @@ def _refuse_what_is_no_target(train: Table, column: str, seen: _Seen) -> None:
         form = form_of(sample, [*FORMS, *CALENDAR])
         if form is not None:
             kind, instance = ("dates", "days from another date")
-            if form == "hour:minute" or form in DURATIONS:
+            if form in TIMES_OF_DAY or form in DURATIONS:
                 kind, instance = ("durations" if form in DURATIONS else "times of day"), "minutes"
             number = f" and {{{column}: number}} takes them as numbers" if seen.is_number else ""
             raise invalid(

@@ -112,6 +112,12 @@ def test_folders_as_reviews_are_handed_out_are_read_without_what_nobody_labelled
     assert list(problem.predictor.read(tmp_path / "new", Limits()).names) == ["a.txt"]
 
 
+def test_a_text_that_is_null_is_one_that_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_bytes(lines(*ROWS, {"text": None, "label": "sea"}))
+    told = "1 of 31 texts of the train split was left out, the first of them for this: train.jsonl: row 31: 'text' is e"
+    assert any(note.startswith(told) for note in TextClassification().prepare(tmp_path, TaskSettings()).notes)
+
+
 def test_an_empty_file_among_many_is_left_out_and_an_unreadable_one_is_named(tmp_path: Path) -> None:
     class_folders(tmp_path)
     (tmp_path / "sea" / "x.txt").write_text("  ")
