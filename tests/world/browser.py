@@ -25,6 +25,8 @@ _PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
     *("--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync"),
+    # A process for the next page and one for a GPU that is not there cost a second of CPU each.
+    *("--in-process-gpu", "--renderer-process-limit=1", "--disable-features=SpareRendererForSitePerProcess"),
 )
 # Roles that a person acts on or reads by name; one without a name is a riddle to a screen reader.
 _NAMED = {
