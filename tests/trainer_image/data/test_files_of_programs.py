@@ -423,6 +423,24 @@ def test_many_equal_notes_are_one(tmp_path: Path) -> None:
     assert told == [f"40 columns are constant and were left out: {shown}, …."]
 
 
+MANY: dict[str, tuple[Callable[[int, int], object], str]] = {
+    "thousands or not": (lambda n, k: f'"{n + 1},{(n * 7 + k) % 1000:03}"', "hold numbers that can be read in two"),
+    "mixed dates": (lambda n, k: f"2021-0{k}-{n % 28 + 1:02}" if n % 2 else f"{n % 28 + 1}.{k}.2021", "hold dates that"),
+    "long numbers": (lambda n, k: 10**20 + n * 7 + k, "have more digits than the 15 that are read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_what_differs_in_a_cell_alone_is_said_of_many_columns_at_once(tmp_path: Path, case: str) -> None:
+    cell, said = MANY[case]
+    header = ",".join(f"c{k}" for k in range(1, 9))
+    csv_of(tmp_path / "train.csv", lines(lambda n: "".join(f"{cell(n, k)}," for k in range(1, 9)), f"{header},a,y"))
+    problem = prepare(tmp_path)
+    told = [sentence for sentence in (*problem.notes, *problem.warnings) if "c1" in sentence]
+    assert [sentence for sentence in told if sentence.startswith(f"8 columns {said}")], told
+    assert not any("'c1'" in sentence for sentence in told)
+
+
 # Written by Excel 97's own format (BIFF8): a, y; 1, no; 2.5, yes.
 XLS = (
     "eNrtWE1oE0EU/maTND+06aamQlsooWDV2ot48dKuCtqTpepBEUFTm4O0JCV6iQet1hwFwZPipdCLl6oXf6gHvXkQKnoQBCHRY0+Cgoc265tvdz"

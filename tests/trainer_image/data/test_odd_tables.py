@@ -402,6 +402,13 @@ def test_a_column_that_gives_the_answer_away_is_warned_about_and_kept(tmp_path: 
     assert name in problem.predictor.preprocessing.columns
 
 
+def test_many_columns_that_give_the_answer_away_are_one_sentence(tmp_path: Path) -> None:
+    classes = noise(120)
+    problem = prepared(tmp_path, {**{f"c{k}": [f"{k}{word}" for word in classes] for k in range(5)}, "y": classes})
+    (told,) = [warning for warning in problem.warnings if "nearly perfectly" in warning]
+    assert told.startswith("5 columns predict 'y' nearly perfectly, each by itself: c0, c1, c2, c3, c4. Are they known")
+
+
 def test_a_good_column_is_no_leak(tmp_path: Path) -> None:
     write_csv(tmp_path / "train.csv", ["a", "b", "colour", "y"], class_rows(600))
     assert Tabular().prepare(tmp_path, TaskSettings(target="y")).warnings == []

@@ -33,6 +33,12 @@ _DATE_NAME = re.compile(r"(?i)date(?<!update)")
 _TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
 
 
+def of_many(clause: str) -> str:
+    """What is said of a column, without the cell that it names and what is its own: to be said of many at once."""
+    told, _, advice = clause.partition("; ")
+    return "; ".join([re.split(r"[:,] ", told)[0], *([advice.partition(", or say")[0]] if advice else [])])
+
+
 class ColumnRows:
     """A column of the table; `rows`, ascending, are those to train on, with their labels (rows,).
 

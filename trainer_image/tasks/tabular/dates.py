@@ -99,7 +99,10 @@ def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
         values = values - _EXCEL_1970 if form == EXCEL else values / EPOCHS[form]
         good = (values >= EPOCH_DAYS[0]) & (values < EPOCH_DAYS[1])
     else:
-        values, good = _read(pc.extract_regex(pc.utf8_trim_whitespace(cells), f"^(?i:{ALL_FORMS[form]})$"))
+        found = pc.extract_regex(pc.utf8_trim_whitespace(cells), f"^(?i:{ALL_FORMS[form]})$")
+        if found.null_count == len(found):  # most columns are none of most forms
+            return np.full(len(cells), np.nan), ~said
+        values, good = _read(found)
     return np.where(good, values, np.nan), ~good & ~said
 
 

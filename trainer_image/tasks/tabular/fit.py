@@ -17,7 +17,7 @@ from trainer_image.data.splits import says_splits
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.tabular import categories, texts
-from trainer_image.tasks.tabular.column_rows import ColumnRows
+from trainer_image.tasks.tabular.column_rows import ColumnRows, of_many
 from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, STAND_INS, Values
 from trainer_image.tasks.tabular.columns import (
     ONE_HOT_CATEGORIES,
@@ -165,7 +165,9 @@ class _Column(ColumnRows):
         if read.whole and read.digits > MOST_DIGITS:
             self.warn(
                 f"has whole numbers of {read.digits} digits, like an id, of which {MOST_DIGITS} are read: list it "
-                f"under data.drop, or read it as categories (data.types: {{{self.name}: category}})"
+                f"under data.drop, or read it as categories (data.types: {{{self.name}: category}})",
+                f"has more digits than the {MOST_DIGITS} that are read, like an id: list such under data.drop, or read"
+                " them as categories by data.types",
             )
         if _is_index(self.name, read):
             self.note("only numbers the rows and was left out")
@@ -228,11 +230,11 @@ class _Column(ColumnRows):
             )
             return None
         if declared is None and read.filled >= ID_ROWS and distinct > ID_SHARE * read.filled:
-            why, kind = (unclear, unclear) if unclear else self.why_an_id(read)
+            why, kind = (unclear, of_many(unclear)) if unclear else self.why_an_id(read)
             self.warn(f"{why}; left out", f"{kind}; left out")
             return None
         if unclear and distinct > 1:
-            self.warn(f"{unclear}; read as categories")
+            self.warn(f"{unclear}; read as categories", f"{of_many(unclear)}; read as categories")
         elif declared is None and read.bad + read.marked < read.all_filled:
             self.mixture(read)
         elif declared is None and distinct > MANY_MEASURES and (like := self.measure(MOST_MEASURES)):

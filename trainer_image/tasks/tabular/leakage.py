@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from trainer_image.tasks.tabular.columns import Preprocessing
+from trainer_image.tasks.tabular.columns import SHOWN, Preprocessing
+from trainer_image.tasks.tabular.findings import TOGETHER
 from trainer_image.tasks.tabular.target import ClassTarget, Target
 
 SAMPLE_ROWS = 20_000
@@ -31,18 +32,26 @@ def warnings(preprocessing: Preprocessing, dense: Array, codes: Array, labels: A
     if len(rows) < LEAST_ROWS:
         return []
     dense, codes, labels = dense[rows], codes[rows], labels[rows]
-    suspicious = []
+    suspicious = {}
     for name, groups, numbers in _grouped(preprocessing, dense, codes):
         if isinstance(target, ClassTarget):
             score, least = _classes(groups, labels, ordered=numbers is not None), SUSPICIOUS_CLASSES
         else:
             score, least = _values(groups, labels.astype(np.float64), numbers), SUSPICIOUS_VALUES
         if score >= least:
-            suspicious.append(
-                f"Column '{name}' predicts '{target.column}' nearly perfectly by itself ({score:.1%}): is it known "
-                "before the answer is? If not, list it under data.drop; the test figures promise too much with it."
-            )
-    return suspicious
+            suspicious[name] = score
+    if len(suspicious) >= TOGETHER:
+        shown = ", ".join(list(suspicious)[:SHOWN]) + (", …" if len(suspicious) > SHOWN else "")
+        return [
+            f"{len(suspicious)} columns predict '{target.column}' nearly perfectly, each by itself: {shown}. Are they"
+            " known before the answer is? If not, list them under data.drop; the test figures promise too much with"
+            " them."
+        ]
+    return [
+        f"Column '{name}' predicts '{target.column}' nearly perfectly by itself ({score:.1%}): is it known before the "
+        "answer is? If not, list it under data.drop; the test figures promise too much with it."
+        for name, score in suspicious.items()
+    ]
 
 
 def _grouped(preprocessing: Preprocessing, dense: Array, codes: Array) -> Iterator[tuple[str, Array, Array | None]]:
