@@ -425,7 +425,7 @@ def test_many_equal_notes_are_one(tmp_path: Path) -> None:
 
 MANY: dict[str, tuple[Callable[[int, int], object], str]] = {
     "thousands or not": (lambda n, k: f'"{n + 1},{(n * 7 + k) % 1000:03}"', "hold numbers that can be read in two"),
-    "mixed dates": (lambda n, k: f"2021-0{k}-{n % 28 + 1:02}" if n % 2 else f"{n % 28 + 1}.{k}.2021", "hold dates that"),
+    "mixed dates": (lambda n, k: f"2021-0{k}-{n % 28 + 1:02}" if n % 2 else f"{n % 28 + 1}.{k}.2021", "hold dates"),
     "long numbers": (lambda n, k: 10**20 + n * 7 + k, "have more digits than the 15 that are read"),
 }  # fmt: skip
 
