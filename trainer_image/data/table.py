@@ -32,6 +32,8 @@ from trainer_image.data.spill import Scratch
 from trainer_image.errors import DatasetInvalid, LimitExceeded, invalid
 from trainer_image.limits import Limits
 
+# Of a name in a sentence.
+SHOWN_CHARACTERS = 60
 _PACKED = ("", ".gz", ".zst")
 _CSV, _JSON, _JSON_LINES = (".csv", ".tsv", ".tab"), (".json",), (".jsonl", ".ndjson")
 TABLE_SUFFIXES = (
@@ -337,25 +339,28 @@ def _is_a_number(text: str) -> bool:
 
 def no_such_column(file: str, column: str, option: str, known: Sequence[str]) -> DatasetInvalid:
     """The error for a column that the configuration's `option` names and the table does not have."""
+    listed = ", ".join(name[:SHOWN_CHARACTERS] for name in known[:8])
     if len(known) == 1 and column in known[0] and any(delimiter in known[0] for delimiter in DELIMITERS):
         hint = f": each row stands in quotes as a whole, as '{known[0][:60]}' does; take these quotes away"
     elif len(known) == 1 and column in known[0]:
         # Its one column's name holds what was asked for: the header was not divided.
         named = " ".join({"\t": "tab"}.get(delimiter, delimiter) for delimiter in DELIMITERS)
-        hint = f": the whole header '{known[0]}' is one column; delimiters that are known are {named}"
+        hint = (
+            f": the whole header '{known[0][:SHOWN_CHARACTERS]}' is one column; delimiters that are known are {named}"
+        )
     elif same := [name for name in known if name.casefold() == column.casefold()]:
         hint = f"; did you mean '{same[0]}'?"
     elif 2 * sum(map(_is_a_number, known)) >= len(known):
-        hint = f"; its first row is {', '.join(known[:8])}: does it lack a header that names the columns?"
+        hint = f"; its first row is {listed}: does it lack a header that names the columns?"
     elif within := [name for name in known if column.casefold() in name.casefold()]:
         hint = f"; did you mean '{within[0]}'?"
     elif near := difflib.get_close_matches(column, known, 1, 0.5):
         hint = f"; did you mean '{near[0]}'?"
     else:
-        hint = f"; it has {', '.join(known[:8])}"
+        hint = f"; it has {listed}"
     return invalid(file, f"has no column '{column}' ({option}){hint}")
 
 
 def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(f"'{name}'" for name in names[:5])
+    shown = ", ".join(f"'{name[:SHOWN_CHARACTERS]}'" for name in names[:5])
     return shown + (f" and {len(names) - 5} more" if len(names) > 5 else "")

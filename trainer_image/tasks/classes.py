@@ -137,7 +137,7 @@ def _doubtful(counts: Sequence[int], labels: Sequence[str], of: str, noun: str) 
 def unfit(column: str, labels: Sequence[str], counted: object) -> str | None:
     """Why these labels, of which `counted` are different, are no classes to train on; None where they are."""
     if len(labels) == 1:
-        return f"{column} has one class only ('{labels[0]}'); at least two are needed"
+        return f"{column} has one class only ('{labels[0][:LONGEST]}'); at least two are needed"
     if len(labels) > MOST_CLASSES:
         return f"{column} has {counted} different values; at most {MOST_CLASSES} classes are supported"
     return None

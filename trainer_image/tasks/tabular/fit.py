@@ -235,7 +235,7 @@ class _Column(ColumnRows):
             return None
         if unclear and distinct > 1:
             self.warn(f"{unclear}; read as categories", f"{of_many(unclear)}; read as categories")
-        elif declared is None and read.bad + read.marked < read.all_filled:
+        elif declared is None and 0 < read.bad < read.all_filled - read.marked:
             self.mixture(read)
         elif declared is None and distinct > MANY_MEASURES and (like := self.measure(MOST_MEASURES)):
             self.note(

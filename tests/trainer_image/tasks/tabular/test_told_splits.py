@@ -167,3 +167,15 @@ def test_what_is_wrong_with_the_section_is_a_sentence(split: str, told: str) -> 
 def test_other_tasks_say_whose_it_is() -> None:
     with pytest.raises(ConfigProblems, match=r"data\.split: belongs to task tabular, not to text_classification"):
         parse_config(b"task: text_classification\ndata: {split: {by: time, column: a}}")
+
+
+def test_a_column_whose_doubtful_numbers_are_one_in_training_is_no_mixture(tmp_path: Path) -> None:
+    columns: dict[str, list[object]] = {
+        "c": ["1.234"] * 80 + [f"{n}.345" for n in range(1, 21)],
+        "fold": ["train"] * 80 + ["test"] * 20,
+        "x": [n % 7 for n in range(100)],
+        "y": [("no", "yes")[n % 3 > 0] for n in range(100)],
+    }
+    write_csv(tmp_path / "train.csv", list(columns), zip(*columns.values(), strict=True))
+    made = TabularProblem(tmp_path, TaskSettings(target="y", split=Split("column", "fold")))
+    assert "Column 'c' is constant and was left out." in made.notes
