@@ -29,6 +29,8 @@ _MARKS = {
 }
 _CALLED = {"cp1252": "Windows-1252 (Western European)", "latin-1": "Latin-1 (Western European)"}
 _LOOKED_AT = 4096
+# What a sentence about a file begins with.
+_OF_FILE = re.compile(r"^.+?(?:: | is )")
 _HIGH = bytes(range(0x80, 0x100))
 _UNUSED_IN_1252 = b"\x81\x8d\x8f\x90\x9d"
 _CONTROLS = bytes(byte for byte in range(0x20) if byte not in b"\t\n\v\f\r\x1a\x1b")
@@ -68,7 +70,7 @@ def joined(remarks: Sequence[str]) -> list[str]:
     """The sentences, of those that say the same of several files the first, with the number of the others."""
     alike: dict[str, list[str]] = {}
     for remark_ in remarks:
-        said = remark_.rpartition(" is ")[2] if " was read as " in remark_ else remark_
+        said = _OF_FILE.sub("", remark_) if " was read as " in remark_ else remark_
         alike.setdefault(said, []).append(remark_)
     return [first if not others else f"{first} So were {len(others)} other files." for first, *others in alike.values()]
 

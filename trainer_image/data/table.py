@@ -203,13 +203,19 @@ class _Spooled(Mapping[str, pa.Array]):
 def read_table(
     files: Sequence[tuple[str, Path]], limits: Limits, scratch: Scratch | None = None, wanted: Wanted = EVERYTHING
 ) -> Table:
-    """Reads the shards of one split, in order: (name for messages, path). They must agree on their columns.
+    """Reads the shards of one split, in order: (name for messages, path). They must agree on their columns, but for
+    files without a single byte.
 
     scratch: where the table goes when it is too large for memory; None: it stays in memory
     """
     keeper = _Keeper(limits, scratch)
     parts: list[Part] = []
+    empty: list[str] = []
+    some = any(path.stat().st_size for _, path in files)
     for name, path in files:
+        if some and not path.stat().st_size:
+            empty.append(name)  # as Spark writes a part without rows
+            continue
         rows = 0
         for number, batch in enumerate(_as_written(name, path, limits, wanted)):
             if parts and not number:
@@ -217,6 +223,9 @@ def read_table(
             rows += batch.num_rows
             keeper.add(name, batch, *said_of(batch))
         parts.append(Part(name, path, rows, wanted.needed))
+    if empty:
+        more = "is empty and was" if len(empty) == 1 else f"and {len(empty) - 1} more are empty and were"
+        keeper.say(f"{empty[0]} {more} passed over.")
     return keeper.table(tuple(parts))
 
 
@@ -301,6 +310,9 @@ class _Keeper:
         for waiting in self._batches:
             self._writer.write_table(pa.Table.from_batches([waiting]), row_group_size=max(1, waiting.num_rows))
         self._batches.clear()
+
+    def say(self, note: str) -> None:
+        self._notes.append(note)
 
     def table(self, parts: tuple[Part, ...]) -> Table:
         lengths = tuple(self._lengths)

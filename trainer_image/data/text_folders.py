@@ -117,7 +117,8 @@ def _named(
         if file_named is None:
             unknown += 1
         elif found.setdefault(file_named, given) != given:
-            raise invalid(name, f"labels '{cell}' as '{found[file_named]}' and as '{given}'")
+            labelled = " and as ".join(f"'{(label or '')[:60]}'" for label in (found[file_named], given))
+            raise invalid(name, f"labels '{cell}' as {labelled}")
     if found:
         notes += table.notes
     if found and unknown:

@@ -118,3 +118,26 @@ def test_commas_are_told_in_a_file_that_is_named_for_tabs(tmp_path: Path) -> Non
 def test_what_nobody_sees_in_a_name_is_no_part_of_it(tmp_path: Path, name: str) -> None:
     assert list(read(lay(tmp_path, f"a,{name}\n1,2\n"), "my y").columns) == ["a", "my y"]
     assert list(read(workbook(tmp_path / "t.xlsx", {"S": [["a", name], [1, 2]]}), "my y").columns) == ["a", "my y"]
+
+
+def test_a_delimiter_that_the_names_of_columns_tell_goes_before_one_that_is_as_even(tmp_path: Path) -> None:
+    lines = ["Name, Vorname;y", *(f"Meier{n}, Hans;{n}" for n in range(9))]
+    assert list(read(lay(tmp_path, "\n".join(lines)), "y").columns) == ["Name, Vorname", "y"]
+
+
+def test_a_part_without_a_byte_is_passed_over_and_said(tmp_path: Path) -> None:
+    files = [("0.csv", lay(tmp_path, "", "0.csv")), ("1.csv", lay(tmp_path, "a,y\n1,2\n", "1.csv"))]
+    table = read_table(files, Limits())
+    assert table.rows == 1
+    assert table.notes == ("0.csv is empty and was passed over.",)
+    assert table.locate(0) == ("1.csv", 2)
+    with pytest.raises(DatasetInvalid, match=r"0\.csv: is empty"):
+        read_table(files[:1] * 2, Limits())
+
+
+def test_what_is_said_of_every_part_is_said_once(tmp_path: Path) -> None:
+    files = [(f"{k}.csv", lay(tmp_path, "" if k < 3 else "title\na,y\n1,2\n", f"{k}.csv")) for k in range(9)]
+    assert read_table(files, Limits(), wanted=Wanted(("y",))).notes == (
+        "3.csv: row 2 was read as its header. So were 5 other files.",
+        "0.csv and 2 more are empty and were passed over.",
+    )

@@ -60,12 +60,12 @@ def dialect_of(path: Path, sample: str, needed: Sequence[str] = ()) -> tuple[Dia
 
 
 def _further(sample: str, delimiters: Sequence[str], needed: Sequence[str]) -> Iterator[tuple[str, int, str]]:
-    """(delimiter, lines above, the sample from there on) of each line below the first that is a header with the columns
-    that are needed: it has no number but years, a row of as many fields follows, and none repeats one of these names.
-    """
+    """(delimiter, lines above, the sample from there on) of each line that is a header with the columns that are needed
+    by one of these delimiters: it has no number but years, a row of as many fields follows, and none repeats one of
+    these names."""
     at = 0
     for above, line in enumerate(islice(as_lines(sample), _TOP)):
-        for delimiter in delimiters if above else ():
+        for delimiter in delimiters:
             header = as_names(_record(line, delimiter))
             named = header[: max((place + 1 for place, column in enumerate(header) if column), default=0)]
             if len(named) < 2 or len(set(named)) < len(named) or not set(needed) <= set(named):

@@ -341,7 +341,7 @@ def _labels(train: Sequence[Sample]) -> list[str]:
     if len(labels) == 1:
         raise invalid(
             train[0].name,
-            f"all {len(train)} training images are of one class ('{labels[0]}'); at least two are needed",
+            f"all {len(train)} training images are of one class ('{labels[0][:60]}'); at least two are needed",
         )
     if why := quantities(labels):
         raise invalid(train[0].name, why)
