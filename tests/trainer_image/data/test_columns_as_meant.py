@@ -332,3 +332,11 @@ def test_measures_in_mixed_units_are_no_texts(tmp_path: Path) -> None:
     problem = prepared(tmp_path, {"c": cells, "x": list(range(60)) * 2, "y": noise(ROWS)})
     assert "c" not in kinds(problem)
     assert any("(should '" in warning for warning in problem.warnings)
+
+
+def test_short_addresses_are_texts(tmp_path: Path) -> None:
+    labels = noise(ROWS)
+    streets = {"yes": ["Elm St", "Oak Way", "Lake Rd"], "no": ["Mill Ln", "High St", "Park Av"]}
+    some = [f"{word} {n % 17}" for n, word in enumerate(["unit"] * ROWS)]
+    cells = [f"{n} {streets[label][n % 3]} {chr(97 + n % 26)}{n % 7}" for n, label in enumerate(labels)]
+    assert kinds(prepared(tmp_path, {"c": cells, "x": some, "y": labels}))["c"] == "texts"

@@ -59,6 +59,12 @@ def test_a_row_that_holds_the_targets_name_as_a_value_is_no_header(tmp_path: Pat
         TabularProblem(tmp_path, TaskSettings(target="yes"))
 
 
+def test_a_row_that_has_the_targets_name_once_below_others_is_no_header(tmp_path: Path) -> None:
+    rows = [f"w{n},{'text' if n == 9 else 'image'}" for n in range(60)]
+    with pytest.raises(DatasetInvalid, match=r"has no column 'text' \(data.target\)"):
+        TabularProblem(lay(tmp_path, "\n".join(["content,kind", *rows])).parent, TaskSettings(target="text"))
+
+
 def test_rows_of_a_sheet_that_was_chosen_by_its_columns_are_numbered_as_they_stand(tmp_path: Path) -> None:
     data = [["Sales"], [], ["a", "y"], *([n, n] for n in range(5))]
     path = workbook(tmp_path / "t.xlsx", {"About": [["k", "v"], *([n, n] for n in range(50))], "Data": data})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -23,6 +24,8 @@ SAMPLE_CHARACTERS = 65536
 DELIMITERS = (",", ";", "\t", "|")
 # Lines in which the header is looked for, and records below it.
 _TOP, _BELOW = 50, 50
+# Lines above it with as many fields, all of them filled: names of groups and of units.
+_MOST_FULL = 2
 _YEAR = re.compile(r"(?:19|20)\d\d")
 _OF_TABS = re.compile(r"\.(?:tsv|tab)(?:\.|$)")
 # One byte, as the reader of the rest wants it.
@@ -61,14 +64,16 @@ def dialect_of(path: Path, sample: str, needed: Sequence[str] = ()) -> tuple[Dia
 
 def _further(sample: str, delimiters: Sequence[str], needed: Sequence[str]) -> Iterator[tuple[str, int, str]]:
     """(delimiter, lines above, the sample from there on) of each line that is a header with the columns that are needed
-    by one of these delimiters: it has no number but years, a row of as many fields follows, and none repeats one of
-    these names."""
-    at = 0
+    by one of these delimiters: it has no number but years, a row of as many fields follows, none repeats one of these
+    names, and hardly a line above is as full, as rows would be."""
+    at, full = 0, Counter[tuple[str, int]]()
     for above, line in enumerate(islice(as_lines(sample), _TOP)):
         for delimiter in delimiters:
             header = as_names(_record(line, delimiter))
+            before = full[delimiter, len(header)]
+            full[delimiter, len(header)] += all(header)
             named = header[: max((place + 1 for place, column in enumerate(header) if column), default=0)]
-            if len(named) < 2 or len(set(named)) < len(named) or not set(needed) <= set(named):
+            if len(named) < 2 or len(set(named)) < len(named) or not set(needed) <= set(named) or before > _MOST_FULL:
                 continue
             if not numbers(pa.array([column for column in named if not _YEAR.fullmatch(column)], TEXT))[1].all():
                 continue

@@ -28,6 +28,7 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _MEASURE = r"^[^\p{L}\p{N}]{0,2}\d.{0,18}$"
 # Numbers that look like dates and do not by chance; and from which share on dates among words are told as such.
 LEAST_DATES, MOST_DATES = 10, 0.5
+MANY_UNITS = 20
 # Names that say that a count of days or seconds is a time.
 _DATE_NAME = re.compile(r"(?i)date(?<!update)")
 _TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
@@ -200,6 +201,12 @@ class ColumnRows:
             f"holds dates that are not written in one form that is known, like '{cell}' in {file}, row {row}; write"
             " them all like 2026-01-31"
         )
+
+    def few_units(self, cells: pa.Array) -> bool:
+        """Whether cells that look like something that was measured have few things beside their numbers, as units are,
+        and no words to learn from."""
+        rest = pc.replace_substring_regex(pc.utf8_lower(cells.drop_null()), r"[\p{N}\p{P}\s]+", "")
+        return len(pc.unique(rest)) <= MANY_UNITS
 
     def note(self, what: str, kind: str = "") -> None:
         self.findings.note(self.name, what, kind)

@@ -221,7 +221,8 @@ class _Column(ColumnRows):
         if declared is None and not unclear and read.filled >= ID_ROWS and distinct > TEXT_SHARE * read.filled:
             cells, labels = self.sample()
             least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
-            if not self.measure() and texts.words_in(cells) >= least and (text := self._text(cells, labels)):
+            measures = self.measure() and self.few_units(cells)
+            if not measures and texts.words_in(cells) >= least and (text := self._text(cells, labels)):
                 return text
         if declared is None and says_splits(list(counts)):
             self.warn(
