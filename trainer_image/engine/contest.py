@@ -96,7 +96,8 @@ class Contest:
         known = {entry["name"] for entry in at.candidates}
         unknown = [candidate for candidate in self.candidates if candidate.name not in known]
         # What was measured before them on a busy machine may have taken most of the budget.
-        until = time.monotonic() + max(0.0, min(budget.candidates - self.seconds(at), MOST_SHARE * left))
+        share = max(MOST_SHARE, budget.candidates_share)
+        until = time.monotonic() + max(0.0, min(budget.candidates - self.seconds(at), share * left))
         for number, candidate in enumerate(unknown):
             # The cheap ones come first, and leave what they do not need to those after them.
             share = candidate.share / sum(each.share for each in unknown[number:])

@@ -117,6 +117,10 @@ class Course:
         beside = self._contest.seconds(at) + self._contest.comparing
         return (self._seconds() - beside) / max(1, at.step)
 
+    def again(self, at: Position) -> float:
+        """Seconds that the network's refit takes, where it is to have one."""
+        return self._step(at) * (at.stop_at - at.phase_step) if NETWORK in at.again else 0.0
+
     def after_search(self, at: Position) -> float:
         """Chooses the candidates that are fitted once more (`again`); seconds that are left for the network's refit."""
         self.budget = replace(self.budget, testing=self._contest.testing(at.weights))

@@ -178,7 +178,7 @@ class Engine:
         """What is published, once more on training and validation rows together."""
         at = self.state.at
         self._course.share(at)
-        self._contest.refit(at, time.monotonic() + self._course.left)
+        self._contest.refit(at, time.monotonic() + self._course.left - self._course.again(at))
         if NETWORK in at.again:
             self._phase()
             self.state.keep_best()

@@ -309,7 +309,7 @@ class Problem(ABC):
     left_out: int = 0
     moment: Moment = Moment()
     weighed_by: str | None = None
-    candidates_share: ClassVar[float] = 0.35
+    candidates_share: float = 0.35
 
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch) -> Tensor | Loss:

@@ -13,26 +13,35 @@ from trainer_image.tasks.baselines import linear_classes, most_frequent
 from trainer_image.tasks.tensors import evenly
 
 MOST_BYTES, LONGEST = 8 * 1024**2, 4096
+# For a second of the time budget. A core takes some five seconds for a mebibyte: a third of the budget, at most.
+BYTES_A_SECOND = 64 * 1024
 Array = np.ndarray[Any, Any]
 
 
-def step(sizes: Array) -> int:
+def most_bytes(time_budget: float) -> int:
+    """Of a split that a training of so many seconds shows its baseline."""
+    return int(min(MOST_BYTES, BYTES_A_SECOND * max(1.0, time_budget)))
+
+
+def step(sizes: Array, most: int) -> int:
     """A baseline sees one of n texts of these sizes; this is n."""
-    return -(-int(np.minimum(sizes, LONGEST).sum()) // MOST_BYTES) or 1
+    return -(-int(np.minimum(sizes, LONGEST).sum()) // most) or 1
 
 
-def baselines(x: Sequence[Bytes], y: Array, test_x: Sequence[Bytes], test_y: Array, classes: int) -> dict[str, Figures]:
+def baselines(
+    x: Sequence[Bytes], y: Array, test_x: Sequence[Bytes], test_y: Array, classes: int, most: int = MOST_BYTES
+) -> dict[str, Figures]:
     """Most frequent class, and a linear model by stochastic gradient descent on hashed character n-grams.
 
-    At most MOST_BYTES of training text, evenly spaced, are fitted on, and the linear model is tested on as many of test
-    text; of a text its first LONGEST bytes count.
+    most: bytes of training text, evenly spaced, that are fitted on, and of test text that the linear model is tested
+    on; of a text its first LONGEST bytes count
     """
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
     from sklearn.linear_model import SGDClassifier
     from sklearn.pipeline import make_pipeline
 
     sizes = (np.array([len(text) for text in texts]) for texts in (x, test_x))
-    fitted, tested = (evenly(len(given), -(-len(given) // step(given))) for given in sizes)
+    fitted, tested = (evenly(len(given), -(-len(given) // step(given, most))) for given in sizes)
     model = make_pipeline(
         HashingVectorizer(
             preprocessor=lambda text: text[:LONGEST].lower(),

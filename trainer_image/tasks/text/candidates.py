@@ -25,6 +25,7 @@ SHARE = 0.8
 # What counting n-grams may take of it, weighing them takes as long again; of the time that is left then, what one fit
 # may take. Where all texts would take longer, every so many is counted, and of those every so many fitted on.
 COUNTING, PART, MOST_LEFT_OUT = 0.15, 0.7, 32
+SHORT = "the time budget is too short for one fit"
 
 
 class LinearCandidate(Candidate):
@@ -43,10 +44,49 @@ class LinearCandidate(Candidate):
             allowance.beat()
             return not allowance.stop.is_set() and time.monotonic() - begun < SHARE * allowance.seconds
 
+        first = 1 if chosen is None else int(chosen["counted"]) * int(chosen["every"])
+        weighed = self._weighed(fit_on, allowance, go_on, first if chosen else None)
+        if weighed is None:
+            return None
+        model, data, every = weighed
+        # Before it is known how long a fit may take.
+        asked = self._asked(model) if chosen is None else None
+        step = 1
+        if self._classes > 2 and (chosen is None or first > every):
+            step = self._step(model, data, SHARE * allowance.seconds + begun)
+        if chosen is not None:
+            # With time left more texts than the first fit's; never fewer: that was found to be worth its weight.
+            step = max(1, min(step, first // every))
+        if step > MOST_LEFT_OUT or not go_on():
+            self.note = SHORT
+            return None
+        if step > 1:
+            self.note = f"the time budget is too short for all texts: it is fitted on one of every {step * every}"
+            rows = of_each_class(data.target, step)
+            data = Sparse(data.matrix[rows], data.target[rows])
+        if asked is not None:
+            found = self._chosen(data, asked, model, go_on, begun)
+        else:
+            assert chosen is not None
+            found = _as_chosen(data, model, float(chosen["strength"]), float(chosen["temperature"]), go_on)
+        if found is None or allowance.stop.is_set():
+            self.note = SHORT
+            return None
+        said = {"strength": found[0], "temperature": found[1], "counted": every, "every": step}
+        return model, said | {"features": len(model.features)}
+
+    def _weighed(
+        self, fit_on: Sequence[str], allowance: Allowance, go_on: Callable[[], bool], most: int | None
+    ) -> tuple[GramsModel, Sparse, int] | None:
+        """(a model that knows the n-grams of these splits, their texts as it sees them, one of every so many).
+
+        most: no more than so many for one; None: as many as time wants
+        """
         texts = [text for split in fit_on for text in self._texts[split]]
         target = np.concatenate([self._targets[split] for split in fit_on])
-        seconds = COUNTING * SHARE * allowance.seconds
-        every, counted = _spacing(texts, target, seconds) if chosen is None else (int(chosen["counted"]), [])
+        every, counted = _spacing(texts, target, COUNTING * SHARE * allowance.seconds)
+        if most is not None and every > most:
+            every, counted = most, []
         rows = of_each_class(target, every)
         texts, target = [texts[row] for row in rows], target[rows]
         self.note = ""
@@ -63,60 +103,42 @@ class LinearCandidate(Candidate):
             self.note = "no n-gram is in two training texts"
             return None
         matrix = grams_model.sparse(counted, [len(part) for part in parts], features, rarity)
-        del counted
         model = GramsModel(len(features), self._classes)
         model.features.copy_(torch.from_numpy(features))
         model.rarity.copy_(torch.from_numpy(rarity))
-        data = Sparse(matrix, target)
-        step = 1 if chosen is None else int(chosen["every"])
-        if chosen is None and self._classes > 2:
-            import sklearn.svm  # noqa: F401 that takes a second, and is no part of a fit
+        return model, Sparse(matrix, target), every
 
-            at = time.monotonic()
-            one = data.of_class(int(data.target[0]))
-            grams_model.fit(one, grams_model.STRENGTHS[0], model.weight, model.bias, lambda: True)
-            left = SHARE * allowance.seconds - (time.monotonic() - begun)
-            step = math.ceil((time.monotonic() - at) * self._classes / max(PART * left, 1e-3))
-        if step > MOST_LEFT_OUT or not go_on():
-            self.note = "the time budget is too short for one fit"
-            return None
-        if step > 1:
-            self.note = f"the time budget is too short for all texts: it is fitted on one of every {step * every}"
-            rows = of_each_class(target, step)
-            data = Sparse(data.matrix[rows], data.target[rows])
-        if chosen is None:
-            found = self._chosen(data, model, go_on, begun)
-        else:
-            found = float(chosen["strength"]), float(chosen["temperature"])
-            # Without the time the first fit, on fewer rows, stays.
-            if grams_model.fit(data, found[0], model.weight, model.bias, go_on):
-                model.weight.div_(found[1])
-                model.bias.div_(found[1])
-            else:
-                found = None
-        if found is None or allowance.stop.is_set():
-            self.note = "the time budget is too short for one fit"
-            return None
-        return model, {
-            "strength": found[0],
-            "temperature": found[1],
-            "counted": every,
-            "every": step,
-            "features": len(features),
-        }
+    def _step(self, model: GramsModel, data: Sparse, until: float) -> int:
+        """Of every so many texts one can be fitted on, by what the machine of one class takes.
+
+        until: a fit has to end, of `time.monotonic`
+        """
+        import sklearn.svm  # noqa: F401 that takes a second, and is no part of a fit
+
+        at = time.monotonic()
+        one = data.of_class(int(data.target[0]))
+        grams_model.fit(one, grams_model.STRENGTHS[0], model.weight, model.bias, lambda: True)
+        left = until - time.monotonic()
+        return math.ceil((time.monotonic() - at) * self._classes / max(PART * left, 1e-3))
+
+    def _asked(self, model: GramsModel) -> Sparse:
+        """The validation texts as the model sees them."""
+        texts = self._texts["validation"]
+        every = -(-sum(map(len, texts)) // grams_model.MOST_BYTES) or 1
+        rows = evenly(len(texts), -(-len(texts) // every))
+        parts = list(grams_model.portions(texts[row] for row in rows))
+        known = model.features.numpy(), model.rarity.numpy()
+        counted = [grams.counts(part) for part in parts]
+        matrix = grams_model.sparse(counted, [len(part) for part in parts], *known)
+        return Sparse(matrix, self._targets["validation"][rows])
 
     def _chosen(
-        self, data: Sparse, model: GramsModel, go_on: Callable[[], bool], begun: float
+        self, data: Sparse, asked: Sparse, model: GramsModel, go_on: Callable[[], bool], begun: float
     ) -> tuple[float, float] | None:
         """Fits the model with one strength after another while validation says that it is better; leaves the best
         weights and returns their strength and temperature. None: there was no time for one."""
         weight, bias = torch.zeros_like(model.weight), torch.zeros_like(model.bias)
-        texts, target = self._texts["validation"], torch.from_numpy(self._targets["validation"])
-        every = -(-sum(map(len, texts)) // grams_model.MOST_BYTES) or 1
-        rows = evenly(len(texts), -(-len(texts) // every))
-        parts = list(grams_model.portions([texts[row] for row in rows]))
-        known = model.features.numpy(), model.rarity.numpy()
-        asked = grams_model.sparse([grams.counts(part) for part in parts], [len(part) for part in parts], *known)
+        target = torch.from_numpy(asked.target)
         best, found = float("inf"), None
         before = time.monotonic() - begun
         for strengths in (grams_model.STRENGTHS, grams_model.WEAKER):
@@ -126,7 +148,7 @@ class LinearCandidate(Candidate):
                 at = time.monotonic()
                 if not grams_model.fit(data, strength, weight, bias, go_on):
                     return found
-                loss, temperature = _tempered(torch.from_numpy(asked @ weight.numpy()) + bias, target[rows])
+                loss, temperature = _tempered(torch.from_numpy(asked.matrix @ weight.numpy()) + bias, target)
                 if loss >= best:
                     break
                 best, found = loss, (strength, temperature)
@@ -134,6 +156,17 @@ class LinearCandidate(Candidate):
                 torch.div(weight, temperature, out=model.weight)
                 torch.div(bias, temperature, out=model.bias)
         return found
+
+
+def _as_chosen(
+    data: Sparse, model: GramsModel, strength: float, temperature: float, go_on: Callable[[], bool]
+) -> tuple[float, float] | None:
+    """Fits the model with what the first fit found. None: there was no time, and that fit, on fewer rows, stays."""
+    if not grams_model.fit(data, strength, model.weight, model.bias, go_on):
+        return None
+    model.weight.div_(temperature)
+    model.bias.div_(temperature)
+    return strength, temperature
 
 
 def _spacing(texts: Sequence[Bytes], target: Ints, seconds: float) -> tuple[int, list[Counts]]:

@@ -177,7 +177,7 @@ def test_where_time_is_too_short_for_all_texts_evenly_spaced_ones_are_fitted_on(
 
 
 @pytest.mark.parametrize(("seconds", "counted"), [(900.0, 1), (100.0, 2)])
-def test_where_counting_takes_too_long_evenly_spaced_texts_are_counted_and_again_by_the_refit(
+def test_where_counting_takes_too_long_evenly_spaced_texts_are_counted_and_more_by_a_refit_with_more_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float, counted: int
 ) -> None:
     """Counting used to take what a fit needed: of 125,000 lines none was fitted on, and the network alone published."""
@@ -189,9 +189,12 @@ def test_where_counting_takes_too_long_evenly_spaced_texts_are_counted_and_again
     fitted = candidate.fit(["train"], allowance(seconds), None)
     assert fitted is not None
     assert fitted[1]["counted"] == counted
-    again = candidate.fit(["train"], allowance(9000.0), fitted[1])
-    assert again is not None
-    assert again[1] == fitted[1]
+    for longer, expected in ((seconds, counted), (9000.0, 1)):
+        again = candidate.fit(["train"], allowance(longer), fitted[1])
+        assert again is not None
+        assert again[1] == fitted[1] | {"counted": expected, "features": len(again[0].get_buffer("features"))}
+    no_time = candidate.fit(["train"], allowance(0.0), fitted[1])
+    assert no_time is None, "the first fit stays"
 
 
 @pytest.mark.parametrize(("candidates", "loaded"), [("auto", ["sklearn.svm"]), ((), [])])
