@@ -147,3 +147,10 @@ def test_what_is_said_of_every_part_is_said_once(tmp_path: Path) -> None:
         "3.csv: row 2 was read as its header. So were 5 other files.",
         "0.csv and 2 more are empty and were passed over.",
     )
+
+
+def test_a_name_that_a_reader_gave_does_not_hide_the_header(tmp_path: Path) -> None:
+    path = lay(tmp_path, "\n".join(["made by us", ",a,y", *(f"w{n},{n},yes" for n in range(9))]))
+    assert list(read(path, "Unnamed: 0", "a").columns) == ["Unnamed: 0", "a", "y"]
+    book = workbook(tmp_path / "t.xlsx", {"About": [["k"], ["v"]], "S": [[None, "a"], ["x", 1], ["z", 2]]})
+    assert list(read(book, "Unnamed: 0", "a").columns) == ["Unnamed: 0", "a"]

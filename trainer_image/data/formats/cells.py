@@ -44,6 +44,11 @@ class Wanted:
     others: bool = True
     dropped: frozenset[str] = frozenset()
 
+    @property
+    def written(self) -> tuple[str, ...]:
+        """What is needed, without the names that a header has not, but a reader gives."""
+        return tuple(column for column in self.needed if not column.startswith(UNNAMED))
+
     def takes(self, column: str) -> bool:
         return column in self.needed or column in self.also or (self.others and column not in self.dropped)
 

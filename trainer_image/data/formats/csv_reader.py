@@ -48,7 +48,7 @@ def read_csv(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTHING)
         return
     if not sample.strip():
         raise invalid(name, "is empty; a header row and data rows are expected")
-    dialect, sample = dialect_of(path, sample, wanted.needed)
+    dialect, sample = dialect_of(path, sample, wanted.written)
     try:
         written, fields = _header(name, path, dialect, sample, limits, wanted)
         header = as_names(fields)
@@ -227,7 +227,7 @@ def _header(
     records = _first_records(sample, dialect)
     if len(records) < 2 and len(sample) >= SAMPLE_CHARACTERS:
         with _open_text(name, path, limits) as text:
-            _, longer = dialect_of(path, text.read(cells.BLOCK_BYTES), wanted.needed)
+            _, longer = dialect_of(path, text.read(cells.BLOCK_BYTES), wanted.written)
         records = _first_records(longer, dialect)
         if len(records) < 2 and len(longer) >= cells.BLOCK_BYTES:
             raise _too_long(name)
@@ -276,7 +276,7 @@ def line_numbers(
 ) -> dict[int, int]:
     """The lines (from 1) on which the data rows with these indices begin."""
     with _open_text(name, path, limits) as text:
-        dialect, _ = dialect_of(path, text.read(SAMPLE_CHARACTERS).lstrip("\ufeff"), wanted.needed)
+        dialect, _ = dialect_of(path, text.read(SAMPLE_CHARACTERS).lstrip("\ufeff"), wanted.written)
     asked, last = set(indices), max(indices, default=-1)
     found = {}
     for position, (line, _) in enumerate(_records(name, path, dialect, limits), -1):

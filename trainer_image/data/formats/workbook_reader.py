@@ -123,7 +123,7 @@ def _chosen(name: str, book: Any, wanted: Wanted) -> tuple[Any, int, list[str]]:
         sheet = book.get_sheet_by_name(described.name)
         top = list(islice(sheet.iter_rows(), _TOP))
         if sum(any(cell != "" for cell in row) for row in top) > (1 if wanted.others else 0):
-            found.append((sheet, *_header_in(top, wanted.needed)))
+            found.append((sheet, *_header_in(top, wanted.written)))
     if not found:
         raise invalid(name, f"holds no visible sheet with a header{' and rows' * wanted.others}")
     fitting = [entry for entry in found if entry[2]] or found
