@@ -25,7 +25,7 @@ _PICKLE = "reading one runs what it holds, so it is never read; save the table a
 _NUMPY = "save it as CSV with a header that names the columns"
 _EXPORT = "export the table as CSV"
 _AS_PNG = "write each image as a PNG into a folder for its class"
-_NAME_IT = "a table as text needs a name like train.csv"
+NAME_IT = "a table as text needs a name like train.csv"
 _ROWS = "write it as CSV with a header, a row for each text"
 # First bytes → (what it is, what would be right).
 _KINDS = {
@@ -106,7 +106,7 @@ _ENDS = {
     (".duckdb", ".lance"): ("a database", "export the table as CSV or Parquet"),
     (".md", ".tex"): ("a text", "bring the table in it as CSV"),
     (".arff",): ("a file of Weka", _AS_CSV),
-    (".txt", ".dat", ".data", ".log"): (A_TEXT, _NAME_IT),
+    (".txt", ".dat", ".data", ".log"): (A_TEXT, NAME_IT),
 }
 
 
@@ -121,7 +121,7 @@ def unread(path: Path, start: bytes | None = None) -> str:
             return ""
         with path.open("rb") as file:
             start = file.read(START_BYTES)
-        unknown = (A_TEXT, _NAME_IT) if _is_text(start) else unknown
+        unknown = (A_TEXT, NAME_IT) if _is_text(start) else unknown
     of_its_own = by_start(start) if start.startswith(b"__label__") else None
     kind, advice = of_its_own or _by_name(path.name) or by_start(start) or unknown
     return f"{path.name} is {kind}: {_way_out(path.name, kind, advice).format(what='CSV')}" if kind else ""

@@ -37,7 +37,7 @@ _SHARDS = frozenset({"part", "parts", "shard", "chunk", "train", "training"})
 _OF_MASKS = frozenset({"images", "image", "imgs", "img", "jpegimages", "masks", "mask", "labels", "annotations", "gt"})
 _SHOWN = ("train", "validation", "test")
 # Kaggle's example of an answer lies beside its tables.
-_NO_DATA = re.compile(r"submission")
+NO_DATA = re.compile(r"submission")
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def find_tables(data: Path, *, to_predict: bool = False) -> Found:
         lambda path: [p for p in (sorted(path.rglob("*")) if path.is_dir() else [path]) if is_table(p)],
         lambda path: stem(path.name),
     )
-    lone = tuple(path for path in rest if not _NO_DATA.search(path.name.lower()))
+    lone = tuple(path for path in rest if not NO_DATA.search(path.name.lower()))
     if "train" not in splits and (len(lone) == 1 or _one_table(data, lone)):
         splits["train"] = lone
         guessed = lone if len(lone) > 1 else guessed

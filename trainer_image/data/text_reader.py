@@ -23,7 +23,7 @@ from trainer_image.data.formats import cells
 from trainer_image.data.formats.cells import Wanted, said_of
 from trainer_image.data.formats.jsonl_reader import lines
 from trainer_image.data.named_files import split_column
-from trainer_image.data.splits import NAMES, Found, by_split, is_table, visible
+from trainer_image.data.splits import NAMES, NO_DATA, Found, by_split, is_table, visible
 from trainer_image.data.table import is_json, is_jsonl, no_such_column, stream_table
 from trainer_image.data.text_folders import ClassFolders, Fields, files_below, find_class_folders, find_named
 from trainer_image.data.text_store import Source, Text, TextKeeper
@@ -77,7 +77,8 @@ def _split_files(data: Path, plain: bool) -> Found:
         lambda path: [f for f in ([path] if path.is_file() else files_below(path)) if plain or is_table(f)],
         lambda path: path.name.lower().split(".")[0] if path.is_file() else path.name.lower(),
     )
-    return Found(**{"train": (), **splits}, guessed=guessed) if splits else Found(rest)
+    beside = tuple(path for path in rest if is_table(path) and not NO_DATA.search(path.name.lower()))
+    return Found(**{"train": (), **splits}, guessed=guessed, beside=beside) if splits else Found(rest)
 
 
 def _top_of(data: Path, plain: bool) -> Path:
@@ -92,6 +93,8 @@ def _top_of(data: Path, plain: bool) -> Path:
 def _nothing(data: Path, files: str, folder: str) -> DatasetInvalid:
     names = ", ".join(p.name for p in visible(data)[:5]) or "nothing"
     hint = next((f"; {said}" for p in visible(data) if (said := file_kinds.unread(p))), "")
+    rows = "write it as CSV with the columns text and label, or each of its texts as a file in a folder for its class"
+    hint = hint.replace(file_kinds.NAME_IT, rows)
     return DatasetInvalid(
         f"Invalid dataset: no training text found: expected {files} or a folder train/ {folder}, found {names}{hint}"
     )

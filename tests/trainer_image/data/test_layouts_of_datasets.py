@@ -410,6 +410,18 @@ CASES = {
     "columns of CoNLL": Case(
         TEXTS, lambda d: put(d / "a.conll", "EU B-ORG\n"), ("a.conll is a text in columns",), True
     ),
+    "a file for each class with a text in each line": Case(
+        TEXTS,
+        each({"pos.txt": "fine\ngood\n", "neg.txt": "bad\npoor\n"}),
+        ("neg.txt is a text: write it as CSV with the columns text and label, or each of its texts",),
+        True,
+    ),
+    "a table of texts that is of no split": Case(
+        TEXTS,
+        each({f"{name}.csv": table("text,label", lambda n: f"{sentence(n)},{n % 3}") for name in ("train", "eval")}),
+        ("eval.csv was not used: files of splits are named for them, like train/validation/test.",),
+        rows=30,
+    ),
     "documents in folders": Case(
         TEXTS,
         several(lambda d: put(d / "a/1.docx", b"PK\3\4"), lambda d: put(d / "b/1.docx", b"PK\3\4")),
