@@ -60,10 +60,7 @@ class Found:
             for files in self.splits.values()
         ]
         of_columns = [path.parent.name for path in self.train if "=" in path.parent.name]
-        more = [
-            f"The names of folders such as '{name}' are not read: what they say of their rows is no column."
-            for name in of_columns[:1]
-        ]
+        more = [f"The names of folders such as '{name}' were read as columns." for name in of_columns[:1]]
         if self.beside:
             names = ", ".join(path.name for path in self.beside[:5]) + (", …" if len(self.beside) > 5 else "")
             were = "was" if len(self.beside) == 1 else "were"
@@ -217,9 +214,10 @@ def find_tables(data: Path, *, to_predict: bool = False) -> Found:
 
 
 def _one_table(data: Path, files: Sequence[Path]) -> bool:
-    """Whether these are the parts of a table: all of a folder `sales.parquet`, as Spark and Dask write it, or files
-    like part-0.csv and part-1.csv, which are called so and differ in numbers alone."""
-    if len(files) < 2 or is_table_name(data.name):
+    """Whether these are the parts of a table: all of a folder `sales.parquet`, as Spark and Dask write it, all of
+    folders like `city=Bonn`, or files like part-0.csv and part-1.csv, which are called so and differ in numbers alone.
+    """
+    if len(files) < 2 or is_table_name(data.name) or all("=" in path.parent.name for path in files):
         return len(files) > 1
     words = {tuple(words_of(stem(path.name))) for path in files}
     return len(words) == 1 and bool(set(words.pop()) & _SHARDS)

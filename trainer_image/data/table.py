@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from trainer_image.data import reading
 from trainer_image.data.encodings import joined
-from trainer_image.data.formats import csv_reader, jsonl_reader, parquet_reader, workbook_reader
+from trainer_image.data.formats import csv_reader, jsonl_reader, parquet_reader, partitions, workbook_reader
 from trainer_image.data.formats.cells import EVERYTHING, TEXT, Wanted, has_maybe_values, said_of, without_maybe_values
 from trainer_image.data.formats.csv_dialect import DELIMITERS
 from trainer_image.data.formats.numbers import numbers
@@ -243,6 +243,10 @@ def stream_table(name: str, path: Path, limits: Limits, wanted: Wanted = EVERYTH
 
 def _as_written(name: str, path: Path, limits: Limits, wanted: Wanted) -> Iterator[pa.RecordBatch]:
     """`stream_table` with MAYBE_VALUES in it."""
+    return partitions.with_columns(name, _of_file(name, path, limits, wanted), wanted)
+
+
+def _of_file(name: str, path: Path, limits: Limits, wanted: Wanted) -> Iterator[pa.RecordBatch]:
     lower = path.name.lower()
     if lower.endswith(parquet_reader.SUFFIXES):
         yield from parquet_reader.read_parquet(name, path, limits, wanted)

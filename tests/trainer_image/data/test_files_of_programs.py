@@ -372,6 +372,21 @@ def test_rows_under_ids_are_rows(tmp_path: Path) -> None:
     assert read(tmp_path / "t.json").columns["a"].to_pylist() == [str(n) for n in range(40)]
 
 
+def test_what_folders_say_of_their_rows_is_a_column(tmp_path: Path) -> None:
+    files = []
+    for number, folder in enumerate(["city=Sankt%20Goar", "city=__HIVE_DEFAULT_PARTITION__", "city=Bonn"]):
+        (tmp_path / folder).mkdir()
+        files.append((f"{folder}/0.csv", csv_of(tmp_path / folder / "0.csv", f"a,y\n{number},x\n")))
+    wanted = Wanted(("y",), ("city",), others=False)
+    assert cells(read_table(files, Limits())) == {
+        "a": list("012"),
+        "y": ["x"] * 3,
+        "city": ["Sankt Goar", None, "Bonn"],
+    }
+    assert cells(read_table(files, Limits(), wanted=wanted))["city"] == ["Sankt Goar", None, "Bonn"]
+    assert read_table(files, Limits(), wanted=Wanted(dropped=frozenset(["city"]))).passed_over == ("city",)
+
+
 # What is not read
 
 

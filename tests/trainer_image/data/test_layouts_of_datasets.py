@@ -448,8 +448,22 @@ CASES = {
     "folders that are columns": Case(
         TABLE,
         each({f"train/city={city}/0.csv": table("a,y", lambda n: f"{n % 7},{n % 2}") for city in (1, 2)}),
-        ("The names of folders such as 'city=1' are not read",),
+        ("A table with 2 numeric columns", "The names of folders such as 'city=1' were read as columns."),
         data="target: y",
+        rows=60,
+    ),
+    "folders that are columns at the top, one of them dropped": Case(
+        TABLE,
+        each(
+            {
+                f"year={year}/city={city}/0.csv": table("a,y", lambda n: f"{n % 7},{n % 2}")
+                for year in (1, 2)
+                for city in "ab"
+            }
+        ),
+        ("A table with 1 numeric and 1 categorical columns", "were read as columns."),
+        data="target: y, drop: [year]",
+        rows=120,
     ),
     "a header of a Mac": Case(
         TABLE,
