@@ -26,9 +26,9 @@ from trainer_image.errors import DatasetInvalid, LimitExceeded
 from trainer_image.limits import Limits
 from trainer_image.predict import predict
 from trainer_image.tasks.base import Batch, TaskSettings, rows_in, take
-from trainer_image.tasks.text import baselines, features, linear, task
+from trainer_image.tasks.text import baselines, beginning, features, linear
 from trainer_image.tasks.text.network import TextNetwork, TextSizes
-from trainer_image.tasks.text.task import TextClassification
+from trainer_image.tasks.text.task import TextClassification, TextProblem
 
 ROWS = text_records(30)
 
@@ -193,13 +193,13 @@ def test_first_weights_promise_on_validation_what_they_keep(tmp_path: Path) -> N
     letters = [" ".join("".join(random.choice(list("abcdefgh"), 3)) for _ in range(6)) for _ in range(200)]
     write_jsonl(tmp_path / "train.jsonl", [{"text": t, "label": "xy"[random.integers(2)]} for t in letters])
     problem = TextClassification().prepare(tmp_path, TaskSettings())
-    assert isinstance(problem, task.TextProblem)
+    assert isinstance(problem, TextProblem)
     model = problem.predictor.build_model()
     problem.begin(model, ["train"])
     asked = take(problem.splits["test"], slice(None))
     with torch.no_grad():
         figures = problem.predictor.score(problem.predictor.outputs(model.eval(), asked), asked)
-    assert problem._certainty < 0.5
+    assert problem._beginning.certainty < 0.5
     assert figures["log_loss"] < 0.8
 
 
@@ -309,7 +309,7 @@ def test_of_very_many_texts_evenly_spaced_ones_are_counted(tmp_path: Path, monke
     whole = problem.splits["train"]
 
     def weights(most: int, split: Batch) -> torch.Tensor:
-        monkeypatch.setattr(task, "MOST_COUNTED", most)
+        monkeypatch.setattr(beginning, "MOST_COUNTED", most)
         problem.splits = {**problem.splits, "train": split}
         model = problem.predictor.build_model()
         problem.begin(model, ["train"])
@@ -442,7 +442,7 @@ def test_first_weights_of_many_bytes_take_a_share_of_the_time_budget_and_know_ev
 ) -> None:
     records = [*text_records(200), *({"text": f"a {moon} moon", "label": "moon"} for moon in ("new", "full", "blue"))]
     write_jsonl(tmp_path / "train.jsonl", records)
-    monkeypatch.setattr(task, "FEW_BYTES", 100)
+    monkeypatch.setattr(beginning, "FEW_BYTES", 100)
     fitted: list[int] = []
     first_weights = linear.first_weights
 
