@@ -108,6 +108,8 @@ def test_times_in_every_usual_form_are_times_and_said(tmp_path: Path, case: str)
         ("1d 24h", "2h 5m", "1970-01-03"),
         ("P1DT86400S", "2h 5m", "1970-01-03"),
         ("soon", "2h 5m", None),
+        ("P", "2h 5m", None),
+        ("PT", "2h 5m", None),
     ],
 )
 def test_a_time_is_the_day_that_it_says(cell: str, form: str, day: str | None) -> None:
@@ -124,6 +126,7 @@ def test_a_time_is_the_day_that_it_says(cell: str, form: str, day: str | None) -
         ("code", [20240100 + n for n in range(ROWS)]),
         ("year", [1990 + n % 30 for n in range(ROWS)]),
         ("updates", [45000 + n % 30 for n in range(ROWS)]),
+        ("candidate_nr", [45000 + n % 30 for n in range(ROWS)]),
     ],
 )
 def test_numbers_that_only_could_be_times_stay_numbers(tmp_path: Path, name: str, cells: list[int]) -> None:

@@ -30,7 +30,7 @@ _MEASURE = r"^[^\p{L}\p{N}]{0,2}\d.{0,18}$"
 LEAST_DATES, MOST_DATES = 10, 0.5
 MANY_UNITS = 20
 # Names that say that a count of days or seconds is a time.
-_DATE_NAME = re.compile(r"(?i)date(?<!update)")
+_DATE_NAME = re.compile(r"(?i)date(?<!update)(?<!candidate)(?<!mandate)(?<!validate)(s|time)?([\W\d_]|$)")
 _TIME_NAME = re.compile(r"(?i)time|date|stamp|epoch|created|updated|modified|(^|_)(ts|at|on|when)$")
 
 

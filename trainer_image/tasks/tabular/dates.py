@@ -103,6 +103,8 @@ def days(cells: pa.Array, form: str) -> tuple[Floats, Mask]:
         if found.null_count == len(found):  # most columns are none of most forms
             return np.full(len(cells), np.nan), ~said
         values, good = _read(found)
+        if form in DURATIONS:  # all of its parts may lack, and then P and T are letters
+            good &= pc.match_substring_regex(cells, r"\d").fill_null(False).to_numpy(zero_copy_only=False)
     return np.where(good, values, np.nan), ~good & ~said
 
 
