@@ -20,11 +20,11 @@ from trainer_image.errors import invalid
 _SLOTS, _LENGTH = 32, 256
 BYTES = _SLOTS * _LENGTH
 
-# What a file of the dataset itself is to blame for; a full disk is another matter.
+# What a file of the dataset itself is to blame for; a full or a failing disk is another matter.
 _OF_A_FILE = {
     errno.ENOENT: "; is it a link to a file that is not there?",
     errno.ELOOP: "; links lead in a circle",
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.ENOTDIR), ""),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.ENOTDIR), ""),
 }
 
 _free: deque[memoryview] = deque()
