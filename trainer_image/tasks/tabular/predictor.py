@@ -98,7 +98,8 @@ class TabularPredictor(Predictor):
         also = (self.target.column, *([self.weight] if self.weight else []))
         wanted = Wanted(tuple(columns), also, others=False)
         table = read(found.test or found.train, data, limits, None, wanted)
-        there = [column for column in (*table.columns, *table.passed_over) if column not in also]
+        unasked = set(also) - set(columns)
+        there = [column for column in (*table.columns, *table.passed_over) if column not in unasked]
         compare_columns(table.name, there, "the model", columns)
         labels = None
         missing = table.columns[self.target.column].null_count if self.target.column in table.columns else table.rows
