@@ -11,9 +11,9 @@ MAKEFLAGS += --no-print-directory
 unexport PYTHONDONTWRITEBYTECODE
 
 PYTHON ?= python3
-# Four times the cores of a small machine: more than half of the time tests wait for a process or a time-out of another.
-# Each takes up to a gigabyte.
-WORKERS ?= 8
+# Three times the cores of a small machine: half of the time tests wait for a process or a time-out of another. On two cores
+# eight took a minute and a half longer than six, and four minutes more of CPU. Each takes up to a gigabyte.
+WORKERS ?= 6
 ARGS ?=
 KEEP ?=
 NODES ?=
