@@ -12,7 +12,7 @@ from torch import Tensor
 from trainer_image.tasks.stretches import Stretches
 
 Batch = Mapping[str, Tensor]
-Rows = np.ndarray[Any, np.dtype[np.int64]]
+Ints = np.ndarray[Any, np.dtype[np.int64]]
 # What a network says of each row: a tensor (rows, ...), or several by name, with equal first dimension.
 Outputs = Tensor | Mapping[str, Tensor]
 
@@ -54,7 +54,7 @@ def take(rows: Outputs, index: Tensor | slice) -> Tensor | dict[str, Tensor]:
     return {name: take(tensor, index) for name, tensor in rows.items()}
 
 
-def evenly(count: int, most: int) -> Rows:
+def evenly(count: int, most: int) -> Ints:
     """At most `most` of the numbers below `count`, ascending: one by chance of each stretch. Every n-th would hold one
     class only of rows whose classes take turns."""
     if count <= most:
@@ -63,10 +63,15 @@ def evenly(count: int, most: int) -> Rows:
     return edges[:-1] + (np.random.default_rng(0).random(most) * np.diff(edges)).astype(np.int64)
 
 
-def of_each_class(targets: Rows, every: int) -> Rows:
-    """Numbers of rows, ascending: one of every so many, `evenly`, and the first of each class (-1: of none)."""
+def one_of(every: int, count: int) -> Ints:
+    """One of every so many of the numbers below `count`, `evenly`."""
+    return evenly(count, -(-count // every))
+
+
+def of_each_class(targets: Ints, every: int) -> Ints:
+    """Numbers of rows, ascending: `one_of` every so many, and the first of each class (-1: of none)."""
     firsts = np.unique(targets, return_index=True)[1]
-    return np.union1d(firsts, evenly(len(targets), -(-len(targets) // every)))
+    return np.union1d(firsts, one_of(every, len(targets)))
 
 
 def spaced(splits: Mapping[str, Batch], names: Sequence[str], most: int) -> dict[str, Tensor]:

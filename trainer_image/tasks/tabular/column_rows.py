@@ -40,6 +40,22 @@ def of_many(clause: str) -> str:
     return "; ".join([re.split(r"[:,] ", told)[0], *([advice.partition(", or say")[0]] if advice else [])])
 
 
+def measure(cells: pa.Array, share: float = 1 - STRAY_SHARE) -> str:
+    """The first cell where this share of them looks like something that was measured, "" otherwise."""
+    there = cells.drop_null()
+    measures = pc.match_substring_regex(there, _MEASURE)
+    if not len(there) or pc.mean(pc.cast(measures, pa.float64())).as_py() < share:
+        return ""
+    return str(there.filter(measures)[0]).strip()[:40]
+
+
+def few_units(cells: pa.Array) -> bool:
+    """Whether cells that look like something that was measured have few things beside their numbers, as units are, and
+    no words to learn from."""
+    rest = pc.replace_substring_regex(pc.utf8_lower(cells.drop_null()), r"[\p{N}\p{P}\s]+", "")
+    return len(pc.unique(rest)) <= MANY_UNITS
+
+
 class ColumnRows:
     """A column of the table; `rows`, ascending, are those to train on, with their labels (rows,).
 
@@ -129,19 +145,11 @@ class ColumnRows:
         id_like = "has a different value in nearly every row, like an id"
         if 2 * read.bad < read.all_filled:
             return self._mixed(read), "mixes numbers and text"
-        if like := self.measure():
+        if like := measure(self.sample()[0]):
             several = len(_NUMBER.findall(like)) > 1
             bring = "each of its numbers as a column of its own" if several else "it as one number"
             return f"{id_like} (should '{like}' be a measure, bring {bring})", id_like
         return id_like, id_like
-
-    def measure(self, share: float = 1 - STRAY_SHARE) -> str:
-        """The first cell where this share of them looks like something that was measured, "" otherwise."""
-        cells = self.sample()[0].drop_null()
-        measures = pc.match_substring_regex(cells, _MEASURE)
-        if not len(cells) or pc.mean(pc.cast(measures, pa.float64())).as_py() < share:
-            return ""
-        return str(cells.filter(measures)[0]).strip()[:40]
 
     def _mixed(self, read: Values) -> str:
         file, row = self.table.locate(read.first_bad)
@@ -201,12 +209,6 @@ class ColumnRows:
             f"holds dates that are not written in one form that is known, like '{cell}' in {file}, row {row}; write"
             " them all like 2026-01-31"
         )
-
-    def few_units(self, cells: pa.Array) -> bool:
-        """Whether cells that look like something that was measured have few things beside their numbers, as units are,
-        and no words to learn from."""
-        rest = pc.replace_substring_regex(pc.utf8_lower(cells.drop_null()), r"[\p{N}\p{P}\s]+", "")
-        return len(pc.unique(rest)) <= MANY_UNITS
 
     def note(self, what: str, kind: str = "") -> None:
         self.findings.note(self.name, what, kind)

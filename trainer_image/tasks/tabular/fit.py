@@ -17,7 +17,7 @@ from trainer_image.data.splits import says_splits
 from trainer_image.data.table import Table
 from trainer_image.errors import invalid
 from trainer_image.tasks.tabular import categories, texts
-from trainer_image.tasks.tabular.column_rows import ColumnRows, of_many
+from trainer_image.tasks.tabular.column_rows import ColumnRows, few_units, measure, of_many
 from trainer_image.tasks.tabular.column_stats import MOST_DIGITS, STAND_INS, Values
 from trainer_image.tasks.tabular.columns import (
     ONE_HOT_CATEGORIES,
@@ -221,8 +221,11 @@ class _Column(ColumnRows):
         if declared is None and not unclear and read.filled >= ID_ROWS and distinct > TEXT_SHARE * read.filled:
             cells, labels = self.sample()
             least = LEAST_WORDS if distinct <= ID_SHARE * read.filled else LEAST_WORDS_OF_IDS
-            measures = self.measure() and self.few_units(cells)
-            if not measures and texts.words_in(cells) >= least and (text := self._text(cells, labels)):
+            if (
+                not (measure(cells) and few_units(cells))
+                and texts.words_in(cells) >= least
+                and (text := self._text(cells, labels))
+            ):
                 return text
         if declared is None and says_splits(list(counts)):
             self.warn(
@@ -238,7 +241,7 @@ class _Column(ColumnRows):
             self.warn(f"{unclear}; read as categories", f"{of_many(unclear)}; read as categories")
         elif declared is None and 0 < read.bad < read.all_filled - read.marked:
             self.mixture(read)
-        elif declared is None and distinct > MANY_MEASURES and (like := self.measure(MOST_MEASURES)):
+        elif declared is None and distinct > MANY_MEASURES and (like := measure(self.sample()[0], MOST_MEASURES)):
             self.note(
                 f"holds {distinct} different values like '{like}', read as categories: should they be measures, bring"
                 " them as numbers",

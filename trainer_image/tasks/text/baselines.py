@@ -10,7 +10,7 @@ import numpy as np
 from trainer_image.data.text_store import Bytes
 from trainer_image.tasks.base import Figures
 from trainer_image.tasks.baselines import linear_classes, most_frequent
-from trainer_image.tasks.tensors import evenly
+from trainer_image.tasks.tensors import one_of
 
 MOST_BYTES, LONGEST = 8 * 1024**2, 4096
 # For a second of the time budget. A core takes some five seconds for a mebibyte: a third of the budget, at most.
@@ -41,7 +41,7 @@ def baselines(
     from sklearn.pipeline import make_pipeline
 
     sizes = (np.array([len(text) for text in texts]) for texts in (x, test_x))
-    fitted, tested = (evenly(len(given), -(-len(given) // step(given, most))) for given in sizes)
+    fitted, tested = (one_of(step(given, most), len(given)) for given in sizes)
     model = make_pipeline(
         HashingVectorizer(
             preprocessor=lambda text: text[:LONGEST].lower(),

@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from trainer_image.data.text_store import Bytes, Ints
 from trainer_image.tasks.candidates import Allowance, Candidate
-from trainer_image.tasks.tensors import evenly, of_each_class
+from trainer_image.tasks.tensors import of_each_class, one_of
 from trainer_image.tasks.text import grams, grams_model
 from trainer_image.tasks.text.grams import Counts
 from trainer_image.tasks.text.grams_model import GramsModel, Sparse
@@ -44,17 +44,17 @@ class LinearCandidate(Candidate):
             allowance.beat()
             return not allowance.stop.is_set() and time.monotonic() - begun < SHARE * allowance.seconds
 
-        first = 1 if chosen is None else int(chosen["counted"]) * int(chosen["every"])
-        weighed = self._weighed(fit_on, allowance, go_on, first if chosen else None)
+        first = None if chosen is None else int(chosen["counted"]) * int(chosen["every"])
+        weighed = self._weighed(fit_on, allowance, go_on, first)
         if weighed is None:
             return None
         model, data, every = weighed
         # Before it is known how long a fit may take.
         asked = self._asked(model) if chosen is None else None
         step = 1
-        if self._classes > 2 and (chosen is None or first > every):
+        if self._classes > 2 and (first is None or first > every):
             step = self._step(model, data, SHARE * allowance.seconds + begun)
-        if chosen is not None:
+        if first is not None:
             # With time left more texts than the first fit's; never fewer: that was found to be worth its weight.
             step = max(1, min(step, first // every))
         if step > MOST_LEFT_OUT or not go_on():
@@ -124,8 +124,7 @@ class LinearCandidate(Candidate):
     def _asked(self, model: GramsModel) -> Sparse:
         """The validation texts as the model sees them."""
         texts = self._texts["validation"]
-        every = -(-sum(map(len, texts)) // grams_model.MOST_BYTES) or 1
-        rows = evenly(len(texts), -(-len(texts) // every))
+        rows = one_of(_fitting(sum(map(len, texts))), len(texts))
         parts = list(grams_model.portions(texts[row] for row in rows))
         known = model.features.numpy(), model.rarity.numpy()
         counted = [grams.counts(part) for part in parts]
@@ -169,10 +168,15 @@ def _as_chosen(
     return strength, temperature
 
 
+def _fitting(size: int) -> int:
+    """Of how many texts of so many bytes altogether one fits into memory."""
+    return -(-size // grams_model.MOST_BYTES) or 1
+
+
 def _spacing(texts: Sequence[Bytes], target: Ints, seconds: float) -> tuple[int, list[Counts]]:
     """Of every so many texts one is counted, so that it takes no longer and fits into memory; and what is counted."""
     size = sum(map(len, texts))
-    every = -(-size // grams_model.MOST_BYTES) or 1
+    every = _fitting(size)
     asked = next(grams_model.portions(texts[row] for row in of_each_class(target, every)))
     at = time.monotonic()
     counted = grams.counts(asked)
